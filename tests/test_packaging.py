@@ -122,7 +122,7 @@ def test_wheel_metadata(metadata):
     assert set(metadata.get_all("Provides-Extra")) == {"train", "eval", "demo", "dev"}
     assert metadata["Version"] == moeclip_hf.__version__
     assert metadata["Requires-Python"] == ">=3.11"
-    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["License"] == "Apache-2.0"
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
