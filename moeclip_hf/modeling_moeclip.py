@@ -1,0 +1,771 @@
+"""MoECLIP: zero-shot anomaly detection with a frozen CLIP and patch-routed LoRA experts.
+
+Source: Park et al., "MoECLIP: Patch-Specialized Experts for Zero-shot Anomaly Detection", CVPR 2026,
+https://arxiv.org/abs/2603.03101.
+
+The frozen vision tower, adapted by experts after some of its layers, gives patch tokens at several depths. They are
+averaged over windows of several sizes, projected, and compared with two texts about the object, one normal and one
+anomalous. Class 0 is normal and class 1 is anomalous throughout.
+"""
+
+import copy
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModel, CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
+from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput, cached_file
+from transformers.utils.output_capturing import OutputRecorder
+
+from .configuration_moeclip import MoECLIPConfig, MoELoraConfig
+from .experts_moeclip import MoELoraExperts
+from .loss_moeclip import classification_loss, etf_loss, load_balancing_loss, segmentation_loss
+from .tuner_moeclip import MoELoraLayer, MoELoraModel
+
+
+# Similarities are multiplied by this before the softmax over the two classes; CLIP's own logit scale ends there too.
+LOGIT_SCALE = 100.0
+IGNORED_MASK = -100
+BACKBONE_PREFIXES = ("vision_model.", "text_model.")
+
+
+@dataclass
+class MoECLIPOutput(ModelOutput):
+    """Output of [`MoECLIPForAnomalyDetection`].
+
+    Args:
+        loss (`torch.Tensor`, *optional*, returned with labels): Weighted sum of the terms below.
+        classification_loss (`torch.Tensor`, *optional*, returned with `labels`): Cross-entropy of the image.
+        segmentation_loss (`torch.Tensor`, *optional*, returned with `mask_labels`): Focal and dice losses of the maps.
+        aux_loss (`torch.Tensor`, *optional*, returned with labels and experts): Load balancing, unweighted.
+        etf_loss (`torch.Tensor`, *optional*, returned with labels and experts): Equiangular-frame loss, unweighted.
+        anomaly_logits (`torch.Tensor` of shape `(batch_size, grid_size, grid_size)`):
+            Sum over the maps of (100 s_a + 1 - 100 s_n) / 2, s_n and s_a being a patch's similarities to the normal and
+            the anomalous text; not smoothed.
+        image_score (`torch.Tensor` of shape `(batch_size,)`): Anomaly score of the image head, in [0, 1].
+        image_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`): Image embeddings.
+        patch_embeds (`tuple(torch.Tensor)`):
+            One `(batch_size, num_patches, projection_dim)` per feature layer and averaging window, layer-major, each
+            patch L2-normalised.
+        text_embeds (`torch.Tensor` of shape `(num_objects, 2, projection_dim)`): Normal and anomalous text embeddings.
+        router_logits (`tuple(torch.Tensor)`, *optional*, returned with `output_router_logits=True`):
+            One `(batch_size, sequence_length, num_experts)` per layer with experts, class token first.
+        hidden_states (`tuple(torch.Tensor)`, *optional*, returned with `output_hidden_states=True`):
+            The vision tower's embeddings and layer outputs, `(batch_size, sequence_length, hidden_size)` each.
+        attentions (`tuple(torch.Tensor)`, *optional*, returned with `output_attentions=True`):
+            The vision tower's attention weights.
+    """
+
+    loss: torch.Tensor | None = None
+    classification_loss: torch.Tensor | None = None
+    segmentation_loss: torch.Tensor | None = None
+    aux_loss: torch.Tensor | None = None
+    etf_loss: torch.Tensor | None = None
+    anomaly_logits: torch.Tensor | None = None
+    image_score: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    patch_embeds: tuple[torch.Tensor, ...] | None = None
+    text_embeds: torch.Tensor | None = None
+    router_logits: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def average_patches(tokens: torch.Tensor, kernel_size: int) -> torch.Tensor:
+    """Averages each patch with its neighbours (PAA): stride 1, zeros beyond the border count in the mean.
+
+    Args:
+        tokens (`torch.Tensor` of shape `(batch_size, num_patches, hidden_size)`): Patches of a square grid, row by row.
+        kernel_size (`int`): Side of the window in patches, odd.
+
+    Returns:
+        `torch.Tensor`: averaged patches of the same shape.
+    """
+    if kernel_size == 1:
+        return tokens
+    grid_size = math.isqrt(tokens.shape[1])
+    grid = tokens.unflatten(1, (grid_size, grid_size)).permute(0, 3, 1, 2)  # (batch_size, hidden_size, grid, grid)
+    grid = nn.functional.avg_pool2d(grid, kernel_size, stride=1, padding=kernel_size // 2)
+    return grid.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def resize_position_embeddings(weight: torch.Tensor, grid_size: int) -> torch.Tensor:
+    """Resizes a vision tower's position embeddings to another patch grid: bicubic with antialias, class token kept.
+
+    Args:
+        weight (`torch.Tensor` of shape `(1 + old_grid_size ** 2, hidden_size)`): Position embeddings, class first.
+        grid_size (`int`): Patches along one side of the new grid.
+
+    Returns:
+        `torch.Tensor` of shape `(1 + grid_size ** 2, hidden_size)`, in the input's dtype.
+    """
+    old_grid_size = math.isqrt(weight.shape[0] - 1)
+    if old_grid_size == grid_size:
+        return weight
+    grid = weight[1:].float().unflatten(0, (old_grid_size, old_grid_size)).permute(2, 0, 1)
+    grid = nn.functional.interpolate(
+        grid.unsqueeze(0), size=(grid_size, grid_size), mode="bicubic", antialias=True, align_corners=False
+    )
+    patches = grid[0].permute(1, 2, 0).flatten(0, 1)  # (grid_size ** 2, hidden_size)
+    return torch.cat([weight[:1], patches.to(weight.dtype)])
+
+
+class Projection(nn.Linear):
+    """Linear map without bias, with an optional activation."""
+
+    def __init__(self, in_features: int, out_features: int, activation: str | None = None):
+        super().__init__(in_features, out_features, bias=False)
+        self.activation = None if activation is None else ACT2FN[activation]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Projects `(..., in_features)` to `(..., out_features)`."""
+        projected = super().forward(features)
+        return projected if self.activation is None else self.activation(projected)
+
+
+class ImageHead(nn.Module):
+    """Depth-wise adapter that turns the last feature layer's patches into one image embedding.
+
+    Layer norm, depth-wise convolution over the patch sequence, GELU, point-wise convolution; each patch is
+    L2-normalised and the patches are averaged.
+
+    Args:
+        hidden_size (`int`): Width of the vision tower.
+        projection_dim (`int`): Width of the image embedding.
+        layer_norm_eps (`float`): Epsilon of the layer norm.
+    """
+
+    def __init__(self, hidden_size: int, projection_dim: int, layer_norm_eps: float):
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.depthwise_conv = nn.Conv1d(hidden_size, hidden_size, 3, padding=1, groups=hidden_size, bias=False)
+        self.pointwise_conv = nn.Conv1d(hidden_size, projection_dim, 1, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embeds the images.
+
+        Args:
+            tokens (`torch.Tensor` of shape `(batch_size, num_patches, hidden_size)`): Patches after the final norm.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, projection_dim)`, float32, not normalised.
+        """
+        sequence = self.layer_norm(tokens).transpose(1, 2)  # (batch_size, hidden_size, num_patches)
+        sequence = self.pointwise_conv(nn.functional.gelu(self.depthwise_conv(sequence)))
+        return nn.functional.normalize(sequence.float(), dim=1).mean(dim=2)
+
+
+class MoECLIPVisionModel(CLIPVisionModel):
+    """CLIP's vision tower, able to record what the experts beside its layers do."""
+
+    _can_record_outputs = {
+        "hidden_states": CLIPEncoderLayer,
+        "attentions": CLIPAttention,
+        "router_logits": OutputRecorder(MoELoraLayer, index=1),
+        "expert_codes": OutputRecorder(MoELoraLayer, index=2),
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, MoELoraExperts):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+
+class MoECLIPPreTrainedModel(PreTrainedModel):
+    """What loading and saving need to know of a MoECLIP model."""
+
+    config: MoECLIPConfig
+    config_class = MoECLIPConfig
+    base_model_prefix = "moeclip"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    _no_split_modules = ["CLIPTextEmbeddings", "CLIPEncoderLayer", "CLIPVisionEmbeddings", "ImageHead"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, Projection):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Conv1d):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+
+class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
+    r"""Anomaly maps and scores of images, given two texts about the object in each.
+
+    The CLIP inside is frozen; experts, projections, image head and text adapter are trained.
+
+    Args:
+        config ([`MoECLIPConfig`]): Sizes and options of the model.
+
+    Example:
+    ```python
+    >>> from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+    >>> from moeclip_hf.demo import DEMO_MODEL, draw_example
+
+    >>> model = MoECLIPForAnomalyDetection.from_pretrained(DEMO_MODEL)
+    >>> processor = MoECLIPProcessor.from_pretrained(DEMO_MODEL)
+    >>> inputs = processor(images=draw_example(), object_names="hex nut")
+    >>> model(**inputs).image_score.shape
+    torch.Size([1])
+    ```
+    """
+
+    def __init__(self, config: MoECLIPConfig):
+        super().__init__(config)
+        vision_config, text_config = config.vision_config, config.text_config
+        self.text_model = CLIPTextModel._from_config(text_config)
+        self.vision_model = MoECLIPVisionModel._from_config(vision_config)
+        if config.moe_lora is not None:
+            MoELoraModel(self.vision_model, MoELoraConfig(**config.moe_lora), "default")
+
+        num_layers = len(config.feature_layers)
+        self.patch_projections = nn.ModuleList(
+            Projection(vision_config.hidden_size, config.projection_dim, config.patch_projection_act)
+            for _ in range(num_layers if config.share_patch_projections else config.num_maps)
+        )
+        self.image_head = None
+        if config.use_image_head:
+            self.image_head = ImageHead(vision_config.hidden_size, config.projection_dim, vision_config.layer_norm_eps)
+        self.text_adapter = Projection(text_config.hidden_size, config.projection_dim, "leaky_relu")
+        self.post_init()
+        self.freeze_backbone()
+
+    def freeze_backbone(self) -> None:
+        """Marks the adapters as trainable and the CLIP under them as frozen."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(is_adapter_key(name))
+
+    def moe_lora_layers(self) -> dict[int, MoELoraExperts]:
+        """The active experts of each encoder layer that has some.
+
+        Returns:
+            `dict[int, MoELoraExperts]`: experts by 0-based layer number, in ascending order.
+        """
+        attached = {
+            index: layer.moe_lora.active_experts()
+            for index, layer in enumerate(self.vision_model.encoder.layers)
+            if hasattr(layer, "moe_lora")
+        }
+        return {index: experts[-1] for index, experts in attached.items() if experts}
+
+    def get_nb_trainable_parameters(self) -> tuple[int, int]:
+        """Counts the parameters, as PEFT does.
+
+        Returns:
+            `tuple[int, int]`: trainable parameters and all parameters.
+        """
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        return sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes)
+
+    def print_trainable_parameters(self) -> None:
+        """Prints the number and share of trainable parameters, as PEFT does."""
+        trainable, total = self.get_nb_trainable_parameters()
+        print(  # noqa: T201 - printing is what this method is for
+            f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {100 * trainable / total:.4f}"
+        )
+
+    @torch.no_grad()
+    def get_prompt_embeds(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Encodes prompts with the frozen text tower. Constant for an object: compute it once.
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(num_objects, num_prompts, sequence_length)`): Token ids.
+            attention_mask (`torch.Tensor` of the same shape, *optional*): 1 for tokens, 0 for padding.
+
+        Returns:
+            `torch.Tensor` of shape `(num_objects, num_prompts, text_hidden_size)`: the final layer norm's output at
+            each prompt's end token.
+
+        Raises:
+            ValueError: If a prompt has no end token or is longer than the text tower's context.
+        """
+        context = self.config.text_config.max_position_embeddings
+        if input_ids.shape[-1] > context:
+            raise ValueError(
+                f"`input_ids` holds prompts of {input_ids.shape[-1]} tokens, but the text tower reads at most {context}: "
+                f"shorten the object's name."
+            )
+        flat_ids = input_ids.flatten(0, 1)
+        flat_mask = None if attention_mask is None else attention_mask.flatten(0, 1)
+        hidden_states = self.text_model(input_ids=flat_ids, attention_mask=flat_mask).last_hidden_state
+        ends = self._end_token_positions(flat_ids)
+        features = hidden_states[torch.arange(len(ends), device=ends.device), ends]
+        return features.unflatten(0, input_ids.shape[:2])
+
+    def _end_token_positions(self, input_ids: torch.Tensor) -> torch.Tensor:
+        eos_token_id = self.config.text_config.eos_token_id
+        if eos_token_id == 2:
+            # CLIP configs from before the id was corrected: the end token has the largest id of the vocabulary
+            return input_ids.argmax(dim=-1)
+        ids = torch.as_tensor(eos_token_id, device=input_ids.device)
+        is_end = torch.isin(input_ids, ids)
+        if not is_end.any(dim=-1).all():
+            row = int((~is_end.any(dim=-1)).nonzero()[0])
+            raise ValueError(
+                f"`input_ids` has no end token ({eos_token_id}) in prompt {row}: tokenize with the model's own "
+                f"tokenizer, without truncation."
+            )
+        return is_end.int().argmax(dim=-1)
+
+    def get_text_embeds(self, prompt_embeds: torch.Tensor, prompt_state: torch.Tensor) -> torch.Tensor:
+        """Adapts the prompts' features and averages them by state.
+
+        Each prompt: adapter, L2-normalised; mean over the prompts of a state; L2-normalised.
+
+        Args:
+            prompt_embeds (`torch.Tensor` of shape `(num_objects, num_prompts, text_hidden_size)`):
+                Features of [`~MoECLIPForAnomalyDetection.get_prompt_embeds`].
+            prompt_state (`torch.Tensor` of shape `(num_prompts,)`): 0 for prompts of the normal state, 1 anomalous.
+
+        Returns:
+            `torch.Tensor` of shape `(num_objects, 2, projection_dim)`, float32, L2-normalised.
+        """
+        if prompt_state is None or prompt_state.shape != prompt_embeds.shape[1:2]:
+            received = None if prompt_state is None else tuple(prompt_state.shape)
+            raise ValueError(
+                f"`prompt_state` (shape {received}) must give the state of each of the {prompt_embeds.shape[1]} "
+                f"prompts: 0 normal, 1 anomalous."
+            )
+        weight = self.text_adapter.weight
+        adapted = self.text_adapter(prompt_embeds.to(device=weight.device, dtype=weight.dtype))
+        with _full_precision(adapted):
+            adapted = nn.functional.normalize(adapted.float(), dim=-1)
+            is_state = nn.functional.one_hot((prompt_state != 0).long(), 2).to(adapted)  # (num_prompts, 2)
+            means = torch.einsum("upd,ps->usd", adapted, is_state / is_state.sum(dim=0))
+            return nn.functional.normalize(means, dim=-1)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        *,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        prompt_state: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        text_embeds: torch.Tensor | None = None,
+        object_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        mask_labels: torch.Tensor | None = None,
+        output_router_logits: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> MoECLIPOutput | tuple:
+        r"""Computes anomaly maps and scores, and the losses if labels are given.
+
+        Exactly one of `input_ids`, `prompt_embeds` and `text_embeds` describes the objects.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Normalised images of the model's input size.
+            input_ids (`torch.Tensor` of shape `(num_objects, num_prompts, sequence_length)`, *optional*):
+                Prompts of each distinct object, with `prompt_state`.
+            attention_mask (`torch.Tensor` of the shape of `input_ids`, *optional*): 1 for tokens, 0 for padding.
+            prompt_state (`torch.Tensor` of shape `(num_prompts,)`, *optional*):
+                State each prompt describes: 0 normal, 1 anomalous.
+            prompt_embeds (`torch.Tensor` of shape `(num_objects, num_prompts, text_hidden_size)`, *optional*):
+                Features of [`~MoECLIPForAnomalyDetection.get_prompt_embeds`], with `prompt_state`.
+            text_embeds (`torch.Tensor` of shape `(num_objects, 2, projection_dim)`, *optional*):
+                Output of [`~MoECLIPForAnomalyDetection.get_text_embeds`].
+            object_ids (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Row of each image's object. May be left out for one object, or one object per image.
+            labels (`torch.Tensor` of shape `(batch_size,)`, *optional*): Nonzero for anomalous images.
+            mask_labels (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                Nonzero for anomalous pixels. -100 throughout for an image whose mask is unknown: it takes no part in
+                the segmentation loss.
+            output_router_logits (`bool`, *optional*): Return the routers' logits.
+            output_hidden_states (`bool`, *optional*): Return the vision tower's hidden states.
+            output_attentions (`bool`, *optional*): Return the vision tower's attentions (eager attention only).
+            return_dict (`bool`, *optional*): Return a [`MoECLIPOutput`] (default) or a tuple.
+
+        Returns:
+            [`MoECLIPOutput`] or `tuple`.
+
+        Raises:
+            ValueError: If the objects are described twice or not at all, or shapes do not fit.
+        """
+        self._check_pixel_values(pixel_values)
+        with_losses = labels is not None or mask_labels is not None
+        output_hidden_states = _default(output_hidden_states, self.config.output_hidden_states)
+        output_attentions = _default(output_attentions, self.config.output_attentions)
+
+        # step 1: the frozen vision tower with its experts; +1 as hidden states also include the embeddings
+        feature_states = [layer + 1 for layer in self.config.feature_layers]
+        vision_outputs = self.vision_model(
+            pixel_values,
+            output_hidden_states=True if output_hidden_states else feature_states,
+            output_attentions=output_attentions,
+            output_router_logits=bool(with_losses or output_router_logits),
+            output_expert_codes=with_losses,
+            return_dict=True,
+        )
+        levels = [vision_outputs.hidden_states[state] for state in feature_states]
+        patch_embeds, image_embeds = self._embed_image(levels)
+
+        # step 2: the two texts of each image's object
+        text_embeds = self._embed_text(input_ids, attention_mask, prompt_state, prompt_embeds, text_embeds)
+        object_ids = _resolve_object_ids(object_ids, len(text_embeds), pixel_values)
+        image_texts = text_embeds[object_ids]  # (batch_size, 2, projection_dim)
+
+        # step 3: similarities, and the losses on them, in float32
+        with _full_precision(pixel_values):
+            direction = image_texts[:, 1] - image_texts[:, 0]
+            patch_logits = torch.stack([LOGIT_SCALE * torch.einsum("bnp,bp->bn", p, direction) for p in patch_embeds])
+            grid = (self.config.grid_size, self.config.grid_size)
+            patch_logits = patch_logits.unflatten(-1, grid)  # (num_maps, batch_size, grid_size, grid_size)
+            anomaly_logits = ((patch_logits + 1) / 2).sum(dim=0)
+            image_score = (torch.einsum("bp,bp->b", image_embeds, image_texts[:, 1]) + 1) / 2
+            losses = {}
+            if with_losses:
+                losses = self._losses(patch_logits, image_embeds, image_texts, labels, mask_labels, vision_outputs)
+
+        output = MoECLIPOutput(
+            **losses,
+            anomaly_logits=anomaly_logits,
+            image_score=image_score,
+            image_embeds=image_embeds,
+            patch_embeds=patch_embeds,
+            text_embeds=text_embeds,
+            router_logits=vision_outputs["router_logits"] if output_router_logits else None,
+            hidden_states=vision_outputs.hidden_states if output_hidden_states else None,
+            attentions=vision_outputs.attentions if output_attentions else None,
+        )
+        return output if _default(return_dict, self.config.return_dict) else output.to_tuple()
+
+    def _check_pixel_values(self, pixel_values: torch.Tensor) -> None:
+        image_size = self.config.vision_config.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[-2:] != (image_size, image_size):
+            raise ValueError(
+                f"`pixel_values` has shape {tuple(pixel_values.shape)}, but the model reads (batch_size, num_channels, "
+                f"{image_size}, {image_size}): prepare images with the model's processor."
+            )
+
+    def _embed_image(self, levels: list[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """Turns each level's tokens into its maps' patch embeddings, and the last level's into the image embedding."""
+        kernel_sizes = self.config.patch_average_kernel_sizes
+        patch_embeds, tokens = [], None
+        for level, hidden_states in enumerate(levels):
+            patches = hidden_states[:, 1:]  # without the class token
+            for index, kernel_size in enumerate(kernel_sizes):
+                features = self.vision_model.post_layernorm(average_patches(patches, kernel_size))
+                shared = self.config.share_patch_projections
+                projection = self.patch_projections[level if shared else level * len(kernel_sizes) + index]
+                patch_embeds.append(nn.functional.normalize(projection(features).float(), dim=-1))
+                if index == 0:
+                    tokens = features
+        if self.image_head is None:
+            image_embeds = patch_embeds[-len(kernel_sizes)].mean(dim=1)
+        else:
+            image_embeds = self.image_head(tokens)
+        return tuple(patch_embeds), image_embeds
+
+    def _embed_text(self, input_ids, attention_mask, prompt_state, prompt_embeds, text_embeds) -> torch.Tensor:
+        given = {"input_ids": input_ids, "prompt_embeds": prompt_embeds, "text_embeds": text_embeds}
+        received = [name for name, value in given.items() if value is not None]
+        if len(received) != 1:
+            raise ValueError(
+                f"Pass exactly one of `input_ids`, `prompt_embeds` and `text_embeds`, received "
+                f"{' and '.join(received) or 'none'}."
+            )
+        if text_embeds is not None:
+            return text_embeds.float()
+        if input_ids is not None:
+            prompt_embeds = self.get_prompt_embeds(input_ids, attention_mask)
+        return self.get_text_embeds(prompt_embeds, prompt_state)
+
+    def _losses(self, patch_logits, image_embeds, image_texts, labels, mask_labels, vision_outputs) -> dict:
+        losses = {}
+        if mask_labels is not None:
+            losses["segmentation_loss"] = self._segmentation_loss(patch_logits, mask_labels)
+        if labels is not None:
+            losses["classification_loss"] = classification_loss(image_embeds, image_texts, (labels != 0).long())
+        total = sum(losses.values())
+        experts = list(self.moe_lora_layers().values())
+        if experts:
+            losses["aux_loss"] = sum(load_balancing_loss(logits) for logits in vision_outputs["router_logits"])
+            losses["etf_loss"] = sum(
+                etf_loss(codes, layer.lora_B, layer.scaling)
+                for codes, layer in zip(vision_outputs["expert_codes"], experts, strict=True)
+            )
+            total = total + self.config.router_aux_loss_coef * losses["aux_loss"]
+            total = total + self.config.etf_loss_coef * losses["etf_loss"]
+        return {"loss": total, **losses}
+
+    def _segmentation_loss(self, patch_logits: torch.Tensor, mask_labels: torch.Tensor) -> torch.Tensor:
+        image_size = self.config.vision_config.image_size
+        expected = (patch_logits.shape[1], image_size, image_size)
+        if mask_labels.shape != expected:
+            raise ValueError(
+                f"`mask_labels` has shape {tuple(mask_labels.shape)}, expected (batch_size, height, width) = {expected}."
+            )
+        known = (mask_labels != IGNORED_MASK).flatten(1).any(dim=1)
+        return segmentation_loss(patch_logits, (mask_labels != 0).to(patch_logits.dtype), known)
+
+    @classmethod
+    def from_clip(
+        cls,
+        clip_name_or_path_or_model: str | os.PathLike | CLIPModel,
+        *,
+        image_size: int | None = None,
+        hidden_act: str | None = None,
+        **config_fields,
+    ) -> "MoECLIPForAnomalyDetection":
+        """Builds a fresh model on a pretrained CLIP, in float32, its position embeddings resized once.
+
+        Args:
+            clip_name_or_path_or_model (`str`, `os.PathLike` or `CLIPModel`): Hub id, folder or model of the CLIP.
+            image_size (`int`, *optional*):
+                Input size in pixels, a multiple of the patch size. `None`: the largest one up to 518.
+            hidden_act (`str`, *optional*): Activation of both towers. `None`: the CLIP's own.
+            **config_fields: Fields of [`MoECLIPConfig`]. `feature_layers` defaults to the ends of the tower's four
+                quarters, `projection_dim` to the CLIP's.
+
+        Returns:
+            [`MoECLIPForAnomalyDetection`] in evaluation mode.
+
+        Raises:
+            ValueError: If the tower has fewer than 4 layers and no `feature_layers` are given, or a field is wrong.
+        """
+        if isinstance(clip_name_or_path_or_model, CLIPModel):
+            clip = clip_name_or_path_or_model
+        else:
+            name = os.fspath(clip_name_or_path_or_model)
+            clip = _load_clip(name, revision=config_fields.get("base_model_revision"))
+            config_fields.setdefault("base_model_name_or_path", os.path.abspath(name) if os.path.isdir(name) else name)
+
+        vision_config, text_config = clip.config.vision_config.to_dict(), clip.config.text_config.to_dict()
+        vision_config["image_size"] = _default(image_size, _default_image_size(vision_config["patch_size"]))
+        if hidden_act is not None:
+            vision_config["hidden_act"] = text_config["hidden_act"] = hidden_act
+        config_fields.setdefault("feature_layers", _default_feature_layers(vision_config, config_fields))
+        config_fields.setdefault("projection_dim", clip.config.projection_dim)
+        model = cls(MoECLIPConfig(vision_config=vision_config, text_config=text_config, **config_fields))
+        model.load_state_dict(_backbone_state_dict(clip, model.config), strict=False)
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """Loads a model from safetensors, full or adapters-only; the CLIP comes back frozen.
+
+        For adapters only, `token`, `cache_dir`, `local_files_only`, `force_download`, `dtype`, `device_map` and
+        `attn_implementation` reach both the adapters' and the CLIP's load; `revision`, `subfolder` and `variant` belong
+        to the adapters, and the CLIP is loaded at `config.base_model_revision`.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder.
+            *model_args: Passed on to transformers.
+            config ([`MoECLIPConfig`], *optional*): Configuration to use instead of the stored one.
+            **kwargs: As in transformers' `from_pretrained`.
+
+        Returns:
+            [`MoECLIPForAnomalyDetection`] in evaluation mode.
+
+        Raises:
+            ValueError: If the weights do not match the configuration, are no safetensors, or lack their CLIP.
+        """
+        if kwargs.pop("use_safetensors", True) is False:
+            raise ValueError("`use_safetensors` (False) must be True: weights are loaded from safetensors only.")
+        with_loading_info = kwargs.pop("output_loading_info", False)
+        if not isinstance(config, MoECLIPConfig):
+            source = pretrained_model_name_or_path if config is None else config
+            config, kwargs = MoECLIPConfig.from_pretrained(
+                source, return_unused_kwargs=True, **_hub_arguments(kwargs), **kwargs
+            )
+        if config.adapters_only and kwargs.get("state_dict") is None:
+            config = copy.deepcopy(config)
+            kwargs["state_dict"] = _adapters_on_clip(pretrained_model_name_or_path, config, kwargs)
+            pretrained_model_name_or_path = None
+            for name in ("revision", "subfolder", "variant", "token", "cache_dir", "force_download"):
+                kwargs.pop(name, None)
+        model, loading_info = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *model_args,
+            config=config,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **kwargs,
+        )
+        _check_loading_info(loading_info)
+        model.freeze_backbone()
+        return (model, loading_info) if with_loading_info else model
+
+    def save_pretrained(self, save_directory, adapters_only: bool | None = None, state_dict=None, **kwargs):
+        """Saves the model as safetensors.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Folder to write, made if missing.
+            adapters_only (`bool`, *optional*):
+                Leave the CLIP out; it is loaded from `config.base_model_name_or_path` again. `None`: as
+                `config.adapters_only` says.
+            state_dict (`dict[str, torch.Tensor]`, *optional*): Weights to save instead of the model's own.
+            **kwargs: As in transformers' `save_pretrained`.
+
+        Raises:
+            ValueError: If the CLIP is left out but the configuration does not name it.
+        """
+        adapters_only = _default(adapters_only, self.config.adapters_only)
+        if adapters_only and self.config.base_model_name_or_path is None:
+            raise ValueError(
+                "`adapters_only` (True) needs `config.base_model_name_or_path`, the Hub id or folder of the CLIP: set it "
+                "or save the whole model."
+            )
+        state_dict = _default(state_dict, self.state_dict())
+        if adapters_only:
+            state_dict = {name: tensor for name, tensor in state_dict.items() if is_adapter_key(name)}
+        configured, self.config.adapters_only = self.config.adapters_only, adapters_only
+        try:
+            super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        finally:
+            self.config.adapters_only = configured
+
+
+def is_adapter_key(name: str) -> bool:
+    """Tells the adapters' tensors (experts, projections, image head, text adapter) from the frozen CLIP's.
+
+    Args:
+        name (`str`): Name of a tensor in the state dict.
+
+    Returns:
+        `bool`: Whether the tensor belongs to the adapters.
+    """
+    return not name.startswith(BACKBONE_PREFIXES) or ".moe_lora." in name
+
+
+def _default(value, default):
+    return default if value is None else value
+
+
+def _full_precision(tensor: torch.Tensor):
+    return torch.autocast(device_type=tensor.device.type, enabled=False)
+
+
+def _resolve_object_ids(object_ids: torch.Tensor | None, num_objects: int, pixel_values: torch.Tensor) -> torch.Tensor:
+    batch_size = len(pixel_values)
+    if object_ids is not None:
+        if object_ids.shape != (batch_size,):
+            raise ValueError(f"`object_ids` has shape {tuple(object_ids.shape)}, expected ({batch_size},).")
+        return object_ids
+    if num_objects == 1:
+        return torch.zeros(batch_size, dtype=torch.long, device=pixel_values.device)
+    if num_objects == batch_size:
+        return torch.arange(batch_size, device=pixel_values.device)
+    raise ValueError(
+        f"`object_ids` is needed to match {batch_size} images with {num_objects} objects: pass the row of each image's "
+        f"object."
+    )
+
+
+def _default_image_size(patch_size: int) -> int:
+    return 518 // patch_size * patch_size
+
+
+def _default_feature_layers(vision_config: dict, config_fields: dict) -> tuple[int, ...]:
+    num_layers = vision_config["num_hidden_layers"]
+    if num_layers < 4 and "feature_layers" not in config_fields:
+        raise ValueError(
+            f"`feature_layers` is needed for a vision tower of {num_layers} layers: the default is the ends of four "
+            f"quarters of at least 4."
+        )
+    return tuple(math.ceil(num_layers * quarter / 4) - 1 for quarter in range(1, 5))
+
+
+def _load_clip(name: str, **kwargs) -> CLIPModel:
+    # float32, since the adapters are trained on it and positions are resized in it
+    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    clip, loading_info = CLIPModel.from_pretrained(
+        name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
+    )
+    if loading_info["missing_keys"]:
+        raise ValueError(
+            f"{name!r} is no complete CLIP: it lacks {min(loading_info['missing_keys'])!r}. Name a CLIPModel with both "
+            f"towers, such as 'openai/clip-vit-large-patch14-336'."
+        )
+    return clip
+
+
+def _backbone_state_dict(clip: CLIPModel, config: MoECLIPConfig) -> dict[str, torch.Tensor]:
+    """The CLIP's towers, with position embeddings for the model's own input size."""
+    state_dict = {name: tensor for name, tensor in clip.state_dict().items() if name.startswith(BACKBONE_PREFIXES)}
+    positions = "vision_model.embeddings.position_embedding.weight"
+    state_dict[positions] = resize_position_embeddings(state_dict[positions], config.grid_size)
+    return state_dict
+
+
+def _hub_arguments(kwargs: dict) -> dict:
+    """Takes the arguments that choose files on the Hub out of `kwargs`, leaving them there for the weights."""
+    names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+    return {name: kwargs[name] for name in names if name in kwargs}
+
+
+def _adapters_on_clip(name_or_path, config: MoECLIPConfig, kwargs: Mapping) -> dict[str, torch.Tensor]:
+    """Reads an adapters-only checkpoint and the CLIP it names into one state dict."""
+    hub_arguments = _hub_arguments(kwargs)
+    variant = kwargs.get("variant")
+    filename = SAFE_WEIGHTS_NAME if variant is None else SAFE_WEIGHTS_NAME.replace(".", f".{variant}.", 1)
+    adapters_file = cached_file(name_or_path, filename, **hub_arguments)
+    try:
+        adapters = load_file(adapters_file)
+    except SafetensorError as error:
+        raise ValueError(f"{adapters_file} is damaged or no safetensors file ({error}): fetch it again.") from error
+
+    config.base_model_name_or_path = _resolve_base(config.base_model_name_or_path, name_or_path, kwargs)
+    shared = {key: hub_arguments[key] for key in hub_arguments if key not in ("revision", "subfolder")}
+    clip = _load_clip(config.base_model_name_or_path, revision=config.base_model_revision, **shared)
+    backbone = _backbone_state_dict(clip, config)
+    return {**backbone, **adapters}
+
+
+def _resolve_base(base: str | None, name_or_path, kwargs: Mapping) -> str:
+    if base is None:
+        raise ValueError(
+            f"{name_or_path} holds adapters only, and its config.json names no `base_model_name_or_path`: add the Hub id "
+            f"or folder of the CLIP."
+        )
+    if not base.startswith(("./", "../")):
+        return base
+    folder = os.path.join(os.fspath(name_or_path), kwargs.get("subfolder", ""))
+    if not os.path.isdir(folder):
+        raise ValueError(
+            f"`base_model_name_or_path` ({base}) is relative to the adapters' folder, but {name_or_path} is no local "
+            f"folder: give the Hub id of the CLIP."
+        )
+    return os.path.normpath(os.path.join(os.path.abspath(folder), base))
+
+
+def _check_loading_info(loading_info: Mapping) -> None:
+    for kind, problem in (
+        ("missing_keys", "lacks"),
+        ("unexpected_keys", "has the unknown"),
+        ("mismatched_keys", "has another shape of"),
+    ):
+        keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading_info[kind])
+        if keys:
+            raise ValueError(
+                f"The checkpoint does not match its config: it {problem} {keys[0]!r} ({len(keys)} such tensors). Use the "
+                f"config.json that was saved with the weights."
+            )
+
+
+MoECLIPForAnomalyDetection.register_for_auto_class("AutoModel")
+AutoModel.register(MoECLIPConfig, MoECLIPForAnomalyDetection, exist_ok=True)
+
+__all__ = ["MoECLIPForAnomalyDetection", "MoECLIPOutput", "MoECLIPVisionModel"]
