@@ -1,0 +1,119 @@
+"""The samples that training and evaluation read from a data set."""
+
+import io
+
+import torch
+from PIL import Image
+
+from ..image_processing_moeclip import MoECLIPImageProcessor
+from .augmentation import AffineAugmentation
+from .loading import datasets
+from .records import DECODE_ERRORS, UnreadableSampleError
+
+
+COLUMNS = ("image", "mask", "label", "class_name", "object_name")
+
+
+class AnomalyDetectionDataset(torch.utils.data.Dataset):
+    """Prepared samples: pictures as CLIP reads them, with their masks and the number of their object.
+
+    The mask of a normal picture is 0 throughout wherever any picture of the data set has a mask. It is -100 throughout,
+    which means not known, for an anomalous picture without a mask and for every picture of a data set without masks.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            As [`load_anomaly_dataset`] returns it.
+        image_processor ([`MoECLIPImageProcessor`]):
+            Prepares the pictures.
+        augmentation ([`AffineAugmentation`], *optional*):
+            Moves pictures and masks, anew in each epoch.
+
+    Attributes:
+        object_names (`list[str]`): The distinct object names, in the order of their first picture.
+        object_ids (`list[int]`): For each picture its row in `object_names`.
+        class_names (`list[str]`): For each picture the class under which results are reported.
+
+    Raises:
+        ValueError: If the data set is empty or lacks a column.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        image_processor: MoECLIPImageProcessor,
+        augmentation: AffineAugmentation | None = None,
+    ):
+        missing = [column for column in COLUMNS if column not in dataset.column_names]
+        if missing:
+            raise ValueError(f"`dataset` lacks the columns {missing}: load it with `load_anomaly_dataset`.")
+        if len(dataset) == 0:
+            raise ValueError("`dataset` is empty.")
+        # Pictures are opened here, not by `datasets`, so that an error can name the file.
+        self._rows = dataset.cast_column("image", datasets.Image(decode=False)).cast_column(
+            "mask", datasets.Image(decode=False)
+        )
+        self._image_processor = image_processor
+        self._augmentation = augmentation
+        self._has_masks = any(row["mask"] is not None for row in self._rows.select_columns("mask"))
+        # In shared memory, because workers that live through several epochs hold copies of everything else.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.class_names = list(dataset["class_name"])
+        object_names = list(dataset["object_name"])
+        self.object_names = list(dict.fromkeys(object_names))
+        self.object_ids = [self.object_names.index(name) for name in object_names]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict:
+        """Prepares one sample.
+
+        Args:
+            index (`int`):
+                The picture's row.
+
+        Returns:
+            `dict`: `pixel_values`, a float32 tensor of shape `(3, height, width)`; `mask_labels`, an int64 tensor of
+            shape `(height, width)`, 0 normal, 1 anomalous, -100 not known; `labels`, 0 or 1; `object_ids`, the row of
+            the object's name in `object_names`.
+
+        Raises:
+            UnreadableSampleError: If the picture or its mask cannot be decoded.
+        """
+        row = self._rows[index]
+        try:
+            pixel_values, mask_labels = self._prepare(row)
+        except DECODE_ERRORS as error:
+            raise UnreadableSampleError(f"{_name(row, index)}: {error}") from error
+        if self._augmentation is not None:
+            pixel_values, mask_labels = self._augmentation(pixel_values, mask_labels, int(self._epoch), index)
+        return {
+            "pixel_values": pixel_values,
+            "mask_labels": mask_labels,
+            "labels": int(row["label"]),
+            "object_ids": self.object_ids[index],
+        }
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch of the augmentation, also for workers that are running.
+
+        Args:
+            epoch (`int`):
+                The epoch, counted from 0.
+        """
+        self._epoch.fill_(epoch)
+
+    def _prepare(self, row: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        is_normal_known = row["label"] == 0 and self._has_masks
+        mask = None if is_normal_known or row["mask"] is None else _open(row["mask"])
+        inputs = self._image_processor(_open(row["image"]), masks=[mask], return_tensors="pt")
+        mask_labels = inputs["mask_labels"][0]
+        return inputs["pixel_values"][0], torch.zeros_like(mask_labels) if is_normal_known else mask_labels
+
+
+def _open(cell: dict) -> Image.Image:
+    return Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"]))
+
+
+def _name(row: dict, index: int) -> str:
+    return row["image"]["path"] or f"picture {index}"

@@ -1,0 +1,85 @@
+"""Lists of pictures as JSON lines: {"image_path", "label", "class_name", "mask_path", "object_name"}.
+
+Paths are relative to a root folder. `mask_path` and `object_name` may be missing, and so may `class_name`.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+from ..prompts_moeclip import GENERIC_OBJECT_NAME
+from .records import AnomalyRecord, default_object_name, resolve_inside
+
+
+logger = logging.getLogger(__name__)
+
+KEYS = ("image_path", "label", "class_name", "mask_path", "object_name")
+
+
+def read_list(list_file: Path, root: Path) -> list[AnomalyRecord]:
+    """Reads a list of pictures.
+
+    Args:
+        list_file (`Path`):
+            A JSON object a line; empty lines are skipped.
+        root (`Path`):
+            The folder to which its paths are relative, and which they may not leave.
+
+    Returns:
+        `list[AnomalyRecord]`: the pictures in the list's order.
+
+    Raises:
+        ValueError: If a line is not such an object or a path leads out of `root`; the message names the line.
+        FileNotFoundError: If a file of the list does not exist.
+    """
+    records, unknown_keys = [], set()
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{list_file}: not a list of JSON lines in UTF-8.") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            entry = _parse_line(line, f"{list_file}, line {number}")
+            unknown_keys.update(set(entry) - set(KEYS))
+            records.append(_make_record(entry, root, f"{list_file}, line {number}"))
+    if unknown_keys:
+        logger.warning("%s: keys %s are not read, only %s.", list_file, sorted(unknown_keys), list(KEYS))
+    return records
+
+
+def _parse_line(line: str, where: str) -> dict:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg}): write one JSON object a line.") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f'{where}: not a JSON object: write {{"image_path": ..., "label": 0 or 1, ...}}.')
+    return entry
+
+
+def _make_record(entry: dict, root: Path, where: str) -> AnomalyRecord:
+    image_path, mask_path = _text(entry, "image_path", where), _text(entry, "mask_path", where)
+    class_name, object_name = _text(entry, "class_name", where), _text(entry, "object_name", where)
+    if not image_path:
+        raise ValueError(f"{where}: `image_path` is missing.")
+    if "label" not in entry:
+        raise ValueError(f"{where}: `label` is missing: write 0 (normal) or 1 (anomalous).")
+    if not isinstance(entry["label"], (int, float)) or entry["label"] not in (0, 1):
+        raise ValueError(f"{where}: `label` must be 0 (normal) or 1 (anomalous), got {entry['label']!r}.")
+    return AnomalyRecord(
+        image_path=resolve_inside(root, image_path, where),
+        label=int(entry["label"]),
+        class_name=class_name or GENERIC_OBJECT_NAME,
+        object_name=object_name or default_object_name(class_name),
+        mask_path=resolve_inside(root, mask_path, where) if mask_path else None,
+    )
+
+
+def _text(entry: dict, key: str, where: str) -> str:
+    """A text field without blanks around it, empty where it is missing or null."""
+    value = entry.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: `{key}` must be a text, got {value!r}.")
+    return value.strip()
