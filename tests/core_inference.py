@@ -18,6 +18,7 @@ from moeclip_hf.demo import DEMO_MODEL
 
 
 OPTIONAL = ("datasets", "evaluate", "matplotlib", "pandas", "pytest", "scipy", "sklearn", "tensorboard")
+NEED_EXTRAS = {"MoECLIPTrainer", "MoECLIPTrainingArguments"}
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     if not Path(moeclip_hf.__file__).is_relative_to(sys.prefix):
         raise SystemExit(f"moeclip_hf comes from {moeclip_hf.__file__}, not from the installed wheel.")
 
-    for name in moeclip_hf.__all__:
+    for name in set(moeclip_hf.__all__) - NEED_EXTRAS:
         getattr(moeclip_hf, name)
 
     model = MoECLIPForAnomalyDetection.from_pretrained(DEMO_MODEL).eval()
