@@ -1,0 +1,54 @@
+"""Small callbacks of the trainer: the epoch that shuffling and augmentation see, and a short line at the progress bar."""
+
+from collections.abc import Callable
+
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the sampler and the data set which epoch it is.
+
+    Accelerate's data loaders tell only one of the two, and under several processes none after a resume.
+
+    Args:
+        set_epoch (`Callable[[int], None]`): Called with the epoch, counted from 0.
+    """
+
+    def __init__(self, set_epoch: Callable[[int], None]):
+        self._set_epoch = set_epoch
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Sets the epoch before the first batch is drawn."""
+        self._set_epoch(int(state.epoch or 0))
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        """Sets the epoch again: the evaluation's loader starts at 0, and its data set may be the training one."""
+        self._set_epoch(int(state.epoch or 0))
+
+
+class ShortProgressCallback(ProgressCallback):
+    """A progress bar whose log lines leave out the values of single layers; those are for `report_to`."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Writes a line above the bar."""
+        super().on_log(args, state, control, logs=without_layers(logs), **kwargs)
+
+
+class ShortPrinterCallback(PrinterCallback):
+    """Log lines without a bar that leave out the values of single layers; those are for `report_to`."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Prints a line."""
+        super().on_log(args, state, control, logs=without_layers(logs), **kwargs)
+
+
+def without_layers(logs: dict[str, float] | None) -> dict[str, float]:
+    """Leaves out what belongs to a single layer.
+
+    Args:
+        logs (`dict[str, float]`, *optional*): Logged values; those of a layer have a slash in their name.
+
+    Returns:
+        `dict[str, float]`: The others.
+    """
+    return {name: value for name, value in (logs or {}).items() if "/" not in name}
