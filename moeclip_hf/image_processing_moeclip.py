@@ -144,7 +144,7 @@ class MoECLIPImageProcessorKwargs(ImagesKwargs, total=False):
         The values that become black and white in pictures of more than 8 bits.
     """
 
-    intensity_window: list[float] | tuple[float, float] | None
+    intensity_window: list[float | int] | tuple[float | int, ...] | None
 
 
 class MoECLIPImageProcessor(PilBackend):
@@ -264,7 +264,7 @@ class MoECLIPImageProcessor(PilBackend):
             `np.ndarray` of shape `(3, height, width)` and type uint8.
 
         Raises:
-            ValueError: If the picture's values or mode have no defined meaning as colours.
+            ValueError: If the picture's values have no defined meaning as colours.
         """
         if isinstance(image, Image.Image):
             pixels = _picture_to_rgb(turn(image, read_orientation(image) or 1), intensity_window)
@@ -317,6 +317,11 @@ class MoECLIPImageProcessor(PilBackend):
         resized = Image.fromarray(marked.astype(np.uint8)).resize((width, height), PILImageResampling.NEAREST)
         return np.asarray(resized).astype(np.int64)
 
+    def _standardize_kwargs(self, intensity_window=None, **kwargs) -> dict:
+        kwargs = super()._standardize_kwargs(**kwargs)
+        kwargs["intensity_window"] = None if intensity_window is None else tuple(intensity_window)
+        return kwargs
+
     def _validate_preprocess_kwargs(
         self, size=None, intensity_window=None, do_center_crop=None, do_pad=None, do_convert_rgb=None, **kwargs
     ):
@@ -341,7 +346,7 @@ def _size_mismatch(mask_size: tuple[int, int], image_size: tuple[int, int]) -> s
 
 def _check_window(window) -> None:
     if len(window) != 2 or not all(math.isfinite(value) for value in window) or window[0] >= window[1]:
-        raise ValueError(f"`intensity_window` must be two finite values, low < high, got {tuple(window)}.")
+        raise ValueError(f"`intensity_window` must be two finite values, low < high, got {window}.")
 
 
 def _open_image(path) -> Image.Image:
@@ -404,10 +409,7 @@ def _picture_to_rgb(image: Image.Image, intensity_window) -> np.ndarray:
     """(height, width, 3) in uint8 of an upright picture of any mode."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _array_to_rgb(np.asarray(image)[..., None], ChannelDimension.LAST, intensity_window)
-    try:
-        return convert_to_rgb(image, return_numpy=True)
-    except ValueError:
-        raise ValueError(f"a picture of mode {image.mode!r} cannot be converted: save it as RGB or grey.") from None
+    return convert_to_rgb(image, return_numpy=True)
 
 
 def _array_to_rgb(array: np.ndarray, input_data_format, intensity_window) -> np.ndarray:
