@@ -231,8 +231,9 @@ def _kernel_of(smoothing) -> tuple[int, float]:
         return SMOOTHING[smoothing]
     if isinstance(smoothing, (tuple, list)) and len(smoothing) == 2:
         kernel_size, sigma = smoothing
-        if kernel_size == int(kernel_size) and kernel_size % 2 == 1 and kernel_size > 0 and sigma > 0:
-            return int(kernel_size), float(sigma)
+        if isinstance(kernel_size, int) and isinstance(sigma, (int, float)):
+            if kernel_size > 0 and kernel_size % 2 == 1 and sigma > 0:
+                return kernel_size, float(sigma)
     raise ValueError(
         f"`smoothing` must be {', '.join(map(repr, SMOOTHING))}, (odd kernel size, positive sigma) in patches or None,"
         f" got {smoothing!r}."
