@@ -1,0 +1,96 @@
+"""Writes the benchmark to disk in MVTec layout, in several processes."""
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from .categories import TEST_CATEGORIES, TRAIN_CATEGORIES, Category
+from .drawing import draw_sample
+
+
+HALVES = {"train": TRAIN_CATEGORIES, "test": TEST_CATEGORIES}
+"""Name of each half's folder and its categories."""
+
+
+def write_benchmark(
+    folder: str | os.PathLike,
+    *,
+    seed: int = 0,
+    good: int = 16,
+    defective: int = 20,
+    num_workers: int = 2,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Path]:
+    """Writes both halves of the benchmark, each a data set in MVTec layout.
+
+    Pictures are `<half>/<class>/test/{good,<defect>}/NNN.png`, masks `<half>/<class>/ground_truth/<defect>/NNN_mask.png`.
+    Every file depends on the seed, its category and its number alone, so the same call writes the same bytes whatever
+    the number of workers. Files of an earlier call are overwritten.
+
+    Args:
+        folder (`str` or `os.PathLike`): Where the folders `train` and `test` go.
+        seed (`int`, *optional*, defaults to 0): Seed of all pictures.
+        good (`int`, *optional*, defaults to 16): Flawless pictures per category.
+        defective (`int`, *optional*, defaults to 20): Defective pictures per category, spread over its defects.
+        num_workers (`int`, *optional*, defaults to 2): Number of drawing processes; 0 draws in this one.
+        on_progress (`Callable`, *optional*): Called with the number of categories finished and their total.
+
+    Returns:
+        `dict[str, Path]`: folder of each half.
+
+    Raises:
+        ValueError: If `good` or `defective` is negative.
+    """
+    if good < 0 or defective < 0:
+        raise ValueError(f"`good` ({good}) and `defective` ({defective}) must not be negative.")
+    folder = Path(folder)
+    tasks = [(folder / half, category.name) for half, categories in HALVES.items() for category in categories]
+    work = partial(_write_task, seed=seed, good=good, defective=defective)
+    if num_workers == 0:
+        _count(map(work, tasks), len(tasks), on_progress)
+    else:
+        context = multiprocessing.get_context("spawn")  # a fork could inherit locks of running threads
+        with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+            _count(pool.map(work, tasks), len(tasks), on_progress)
+    return {half: folder / half for half in HALVES}
+
+
+def _count(results, total: int, on_progress: Callable[[int, int], None] | None) -> None:
+    for done, _ in enumerate(results, start=1):
+        if on_progress is not None:
+            on_progress(done, total)
+
+
+def _write_task(task: tuple[Path, str], *, seed: int, good: int, defective: int) -> None:
+    root, name = task
+    category = next(category for categories in HALVES.values() for category in categories if category.name == name)
+    for defect, indices in sample_plan(category, good, defective):
+        for number, index in enumerate(indices):
+            picture, mask = draw_sample(category, seed, index, defect)
+            _save(picture, root / name / "test" / (defect or "good") / f"{number:03d}.png")
+            if defect is not None:
+                _save(mask, root / name / "ground_truth" / defect / f"{number:03d}_mask.png")
+
+
+def sample_plan(category: Category, good: int, defective: int) -> list[tuple[str | None, Sequence[int]]]:
+    """Returns each defect of the category (None for flawless) with the numbers of its pictures.
+
+    The defective pictures are spread as evenly over the category's defects as their number allows.
+    """
+    plan: list[tuple[str | None, Sequence[int]]] = [(None, range(good))]
+    kinds = category.defects
+    for position, kind in enumerate(kinds):
+        numbers = [good + number for number in range(position, defective, len(kinds))]
+        plan.append((kind, numbers))
+    return [(kind, numbers) for kind, numbers in plan if len(numbers)]
+
+
+def _save(image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        image.save(file, format="PNG", compress_level=1)
+    os.replace(file.name, path)
