@@ -59,7 +59,7 @@ TRAIN_CATEGORIES: tuple[Category, ...] = _table(
         "bottle_cap": (("missing_part",), ("dent", "scratch", "stain", "chipped_edge")),
         "clock_dial": (("missing_part", "swapped_part"), ("crack", "stain", "foreign_fibre", "scratch")),
         "round_biscuit": (("missing_part", "swapped_part"), ("chipped_edge", "crack", "stain", "foreign_fibre")),
-        "dinner_plate": (("missing_part",), ("crack", "chipped_edge", "scratch", "stain", "worn_patch")),
+        "china_saucer": (("missing_part",), ("crack", "chipped_edge", "scratch", "stain", "worn_patch")),
         "wax_candle": (("missing_part", "swapped_part"), ("crack", "dent", "hole", "foreign_fibre")),
     },
 )

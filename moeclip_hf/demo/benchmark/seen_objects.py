@@ -255,8 +255,8 @@ def round_biscuit(rng: np.random.Generator, fault: Fault | None) -> Scene:
     return Scene(image, body, behind)
 
 
-def dinner_plate(rng: np.random.Generator, fault: Fault | None) -> Scene:
-    """Plate with a band of painted ornaments on its rim; an ornament may be missing."""
+def china_saucer(rng: np.random.Generator, fault: Fault | None) -> Scene:
+    """Saucer with a band of painted ornaments on its rim; an ornament may be missing."""
     x, y, angle = _pose(rng, 8)
     radius = rng.uniform(80, 96)
     distance = np.hypot(X - x, Y - y)
