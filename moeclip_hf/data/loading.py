@@ -114,7 +114,7 @@ def _mask_cell(record: AnomalyRecord, report: MaskReport | None) -> str | dict |
         return None
     if report.upright_png is None:
         return str(record.mask_path.absolute())
-    return {"path": str(record.mask_path.absolute()), "bytes": report.upright_png}
+    return {"path": None, "bytes": report.upright_png}  # `datasets` drops the bytes where a path is given
 
 
 def _log_counts(data, records: list[AnomalyRecord], reports: list[MaskReport | None]) -> None:
