@@ -1,0 +1,118 @@
+"""`moeclip evaluate`: measures a trained model on images with known labels and masks."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = """\
+Measures a model under the paper's protocol: image and pixel AUROC and average precision per object class and their
+mean over the classes, at the model's input size. Writes them as JSON and prints them as a table in percent."""
+
+
+def add_parser(subparsers) -> None:
+    """Adds the command's arguments.
+
+    Args:
+        subparsers (`argparse._SubParsersAction`): Where the console command collects its commands.
+    """
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a trained model on images with known labels and masks",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", required=True, metavar="ID_OR_FOLDER", help="model folder or Hub id")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="folder in MVTec layout, JSON-lines list, or a folder with exactly one *.jsonl in it",
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="results file to write, e.g. results.json")
+    parser.add_argument(
+        "--root", metavar="FOLDER", help="folder that a list's paths are relative to (default: the list's own)"
+    )
+    parser.add_argument(
+        "--split", default="test", choices=["test", "train"], help="part of a folder in MVTec layout (default: test)"
+    )
+    parser.add_argument(
+        "--domain",
+        default="industrial",
+        choices=["industrial", "medical"],
+        help="smoothing of the maps and fusion of the image scores (default: industrial)",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per forward pass (default: 8)")
+    parser.add_argument(
+        "--num-workers", type=int, default=0, metavar="N", help="processes that decode images (default: 0)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: a GPU if there is one)")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="precision of the model (default: float32)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluates the model that the arguments name.
+
+    Args:
+        args (`argparse.Namespace`): The parsed arguments.
+
+    Raises:
+        ValueError: If an argument, the model or the data is not what it should be.
+        OSError: If a file or folder does not exist or cannot be written.
+    """
+    import torch
+
+    from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+    from moeclip_hf.data import load_anomaly_dataset
+    from moeclip_hf.evaluation import evaluate_model, format_results, write_results
+
+    _check_counts(args)
+    if Path(args.output).is_dir():
+        raise ValueError(f"--output {args.output} is a folder: name a file in it, e.g. {args.output}/results.json.")
+    device = _find_device(args.device)
+    dataset = load_anomaly_dataset(args.data, root=args.root, split=args.split)
+    processor = MoECLIPProcessor.from_pretrained(args.model)
+    model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(device)
+    results = evaluate_model(
+        model,
+        processor,
+        dataset,
+        smoothing=args.domain,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+    )
+    source = {"model": args.model, "data": args.data, "root": args.root, "split": args.split}
+    results["meta"] = source | {key: value for key, value in results["meta"].items() if key != "model"}
+    write_results(results, args.output)
+    sys.stdout.write(f"{format_results(results)}\n")
+    logger.info("%s holds these results.", args.output)
+
+
+def _check_counts(args: argparse.Namespace) -> None:
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size is {args.batch_size}, but must be 1 or more.")
+    if args.num_workers < 0:
+        raise ValueError(f"--num-workers is {args.num_workers}, but must be 0 or more.")
+
+
+def _find_device(name: str | None):
+    import torch
+
+    if name is None:
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return device

@@ -1,0 +1,89 @@
+"""Pixel-level metrics of anomaly maps."""
+
+import numpy as np
+import torch
+
+from .curves import aupro, auroc, average_precision, f1_max
+from .histogram import ScoreHistogram, align
+from .inputs import as_scores, as_truth
+from .regions import region_weights
+
+
+class PixelMetrics:
+    r"""AUROC, average precision, maximal F1 and AUPRO over the pixels of all images, in constant memory.
+
+    The scores' range need not be known. Up to `capacity` distinct scores a class the results are exact; beyond that
+    scores closest to each other, relative to their size, are taken for equal (see `ScoreHistogram`). Order, batches
+    and merges make no difference.
+
+    Args:
+        aupro (`bool`, *optional*, defaults to `True`):
+            Whether to compute `pixel_aupro`, which needs scipy and time to find the connected regions of the masks.
+        capacity (`int`, *optional*, defaults to 2**20):
+            Highest number of distinct scores kept per class; 16 to 24 bytes each.
+
+    Example:
+    ```python
+    >>> import numpy as np
+    >>> from moeclip_hf.metrics import PixelMetrics
+
+    >>> metrics = PixelMetrics()
+    >>> metrics.update(np.array([[[0.1, 0.2, 0.9]]]), np.array([[[False, False, True]]]))
+    >>> metrics.compute()
+    {'pixel_auroc': 1.0, 'pixel_ap': 1.0, 'pixel_f1_max': 1.0, 'pixel_aupro': 1.0}
+    ```
+    """
+
+    def __init__(self, aupro: bool = True, capacity: int = 2**20):
+        self._with_aupro = aupro
+        self._normal = ScoreHistogram(capacity=capacity)
+        # Anomalous pixels carry two weights: 1, and their share of their region.
+        self._anomalous = ScoreHistogram(num_weights=2 if aupro else 1, capacity=capacity)
+
+    def update(self, maps: torch.Tensor | np.ndarray, masks: torch.Tensor | np.ndarray) -> None:
+        """Adds the pixels of a batch of images.
+
+        Args:
+            maps (`torch.Tensor` or `np.ndarray` of shape `(batch_size, height, width)`):
+                Anomaly maps, higher where more anomalous; any finite or infinite floats.
+            masks (`torch.Tensor` or `np.ndarray` of shape `(batch_size, height, width)`):
+                Bool or 0 / 1, true where anomalous.
+
+        Raises:
+            ValueError: if the shapes differ, a score is NaN or a mask holds another number than 0 and 1.
+            ImportError: if AUPRO is asked for and scipy is not installed.
+        """
+        maps = as_scores("maps", maps, num_dims=3)
+        masks = as_truth("masks", masks, maps.shape)
+        weights = [np.ones(np.count_nonzero(masks))]
+        if self._with_aupro:
+            weights.append(region_weights(masks))
+        self._normal.count(maps[~masks])
+        self._anomalous.add(maps[masks], np.stack(weights, axis=1))
+
+    def merge(self, other: "PixelMetrics") -> None:
+        """Adds all that another object has seen, e.g. on another process; the other stays as it is.
+
+        Args:
+            other (`PixelMetrics`): metrics made with the same arguments.
+        """
+        self._normal.merge(other._normal)
+        self._anomalous.merge(other._anomalous)
+
+    def compute(self) -> dict[str, float]:
+        """Computes the metrics over everything seen so far.
+
+        Returns:
+            `dict[str, float]`: `pixel_auroc`, `pixel_ap`, `pixel_f1_max` and, if asked for, `pixel_aupro`, in [0, 1];
+            NaN unless both normal and anomalous pixels were seen.
+        """
+        normal, anomalous = align(self._normal, self._anomalous)
+        normal, anomalous, *overlap = normal[:, 0], *anomalous.T
+        metrics = {
+            "pixel_auroc": auroc(normal, anomalous),
+            "pixel_ap": average_precision(normal, anomalous),
+            "pixel_f1_max": f1_max(normal, anomalous),
+        }
+        if self._with_aupro:
+            metrics["pixel_aupro"] = aupro(normal, overlap[0])
+        return metrics
