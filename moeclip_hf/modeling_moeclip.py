@@ -337,6 +337,9 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
 
         Returns:
             `torch.Tensor` of shape `(num_objects, 2, projection_dim)`, float32, L2-normalised.
+
+        Raises:
+            ValueError: If `prompt_state` does not fit the prompts or lacks a state.
         """
         if prompt_state is None or prompt_state.shape != prompt_embeds.shape[1:2]:
             received = None if prompt_state is None else tuple(prompt_state.shape)
@@ -349,6 +352,10 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         with _full_precision(adapted):
             adapted = nn.functional.normalize(adapted.float(), dim=-1)
             is_state = nn.functional.one_hot((prompt_state != 0).long(), 2).to(adapted)  # (num_prompts, 2)
+            if not torch.compiler.is_compiling() and not is_state.any(dim=0).all():
+                raise ValueError(
+                    f"`prompt_state` ({prompt_state.tolist()}) must name both states: 0 normal, 1 anomalous."
+                )
             means = torch.einsum("upd,ps->usd", adapted, is_state / is_state.sum(dim=0))
             return nn.functional.normalize(means, dim=-1)
 
@@ -586,9 +593,8 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         with_loading_info = kwargs.pop("output_loading_info", False)
         if not isinstance(config, MoECLIPConfig):
             source = pretrained_model_name_or_path if config is None else config
-            config, kwargs = MoECLIPConfig.from_pretrained(
-                source, return_unused_kwargs=True, **_hub_arguments(kwargs), **kwargs
-            )
+            config, unused = MoECLIPConfig.from_pretrained(source, return_unused_kwargs=True, **kwargs)
+            kwargs = {**unused, **_hub_arguments(kwargs)}
         if config.adapters_only and kwargs.get("state_dict") is None:
             config = copy.deepcopy(config)
             kwargs["state_dict"] = _adapters_on_clip(pretrained_model_name_or_path, config, kwargs)

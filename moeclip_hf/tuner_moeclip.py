@@ -20,13 +20,18 @@ ENCODER_LAYER = r"(?!(?:.*\.)?text_model\.)(?:.*\.)?encoder\.layers?\.{index}"
 
 
 class MoELoraLayer(nn.Module, BaseTunerLayer):
-    """The named sets of experts attached to one encoder layer; the active ones apply in turn."""
+    """The named sets of experts attached to one encoder layer; the active ones apply in turn.
+
+    Args:
+        layer_weight (`torch.nn.Parameter`): A weight of the encoder layer; the experts follow its device.
+    """
 
     adapter_layer_names = ("moe_lora_experts",)
     other_param_names = ()
 
-    def __init__(self):
+    def __init__(self, layer_weight: nn.Parameter):
         super().__init__()
+        self._layer_weight = (layer_weight,)  # in a tuple, so that it stays the encoder layer's own
         self.moe_lora_experts = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters = []
@@ -39,6 +44,10 @@ class MoELoraLayer(nn.Module, BaseTunerLayer):
             experts (`MoELoraExperts`): Experts of this layer.
         """
         self.moe_lora_experts[adapter_name] = experts
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        # PEFT calls this once it has filled experts that were made on the meta device
+        self.moe_lora_experts[adapter_name].to(device or self._layer_weight[0].device)
 
     def active_experts(self) -> list[MoELoraExperts]:
         """Experts that the layer's output passes through, in order; none while the adapters are disabled."""
@@ -119,7 +128,7 @@ class MoELoraModel(BaseTuner):
             experts.to(device=weight.device, dtype=weight.dtype)
         experts.train(target.training)
         if not hasattr(target, "moe_lora"):
-            target.moe_lora = MoELoraLayer()
+            target.moe_lora = MoELoraLayer(weight)
             # before other hooks, so that recorded hidden states are the adapted ones
             target._moe_lora_handle = target.register_forward_hook(_adapt_output, prepend=True)
         target.moe_lora.update_layer(adapter_name, experts)
