@@ -18,10 +18,19 @@ class ScoreHistogram:
     """
 
     def __init__(self, num_weights: int = 1, capacity: int | None = None):
+        self.num_weights = num_weights
         self.capacity = capacity
-        self.bins = np.empty(0, dtype=np.uint64)
-        self.weights = np.empty((0, num_weights))
         self._dropped_bits = 0
+        self._bins = np.empty(0, dtype=np.uint64)
+        self._weights = np.empty((0, num_weights))
+        self._pending: list[tuple[np.ndarray, np.ndarray]] = []
+        self._num_pending = 0
+
+    @property
+    def dropped_bits(self) -> int:
+        """Number of low bits that the bins lack."""
+        self._flush()
+        return self._dropped_bits
 
     def count(self, scores: np.ndarray) -> None:
         """Adds 1 at each score.
@@ -32,7 +41,7 @@ class ScoreHistogram:
         # Sorted once, in their own precision, the scores become runs of equal bins and need no further sorting.
         bins = self._to_bins(np.sort(scores))
         starts = _run_starts(bins)
-        self._insert(bins[starts], np.diff(starts, append=len(bins))[:, None].astype(np.float64))
+        self._append(bins[starts], np.diff(starts, append=len(bins))[:, None].astype(np.float64))
 
     def add(self, scores: np.ndarray, weights: np.ndarray) -> None:
         """Adds weights at the scores they belong to.
@@ -42,47 +51,71 @@ class ScoreHistogram:
             weights (`np.ndarray` of shape `(num_samples, num_weights)`): what each sample adds at its score.
         """
         order = np.argsort(scores)
-        self._insert(*_sum_runs(self._to_bins(scores[order]), weights[order]))
+        self._append(*_sum_runs(self._to_bins(scores[order]), weights[order]))
 
     def merge(self, other: "ScoreHistogram") -> None:
         """Adds all that another histogram holds; the other stays as it is.
 
         Args:
             other (`ScoreHistogram`): a histogram with the same number of weights and the same capacity.
-        """
-        self._drop_bits(other._dropped_bits)
-        self._insert(*_sum_runs(_round_down(other.bins, self._dropped_bits), other.weights))
 
-    def rounded_like(self, other: "ScoreHistogram") -> tuple[np.ndarray, np.ndarray]:
-        """Gives this histogram at another's resolution where that is the coarser one.
+        Raises:
+            ValueError: if the two differ in number of weights or capacity.
+        """
+        mine, theirs = ((histogram.num_weights, histogram.capacity) for histogram in (self, other))
+        if mine != theirs:
+            raise ValueError(f"cannot merge histograms of (number of weights, capacity) {mine} and {theirs}.")
+        bins, weights = other.rounded(self.dropped_bits)
+        self._drop_bits(other.dropped_bits)
+        self._append(bins, weights)
+
+    def rounded(self, num_bits: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Gives what the histogram holds.
 
         Args:
-            other (`ScoreHistogram`): any histogram.
+            num_bits (`int`, *optional*, defaults to 0): bits to drop from the bins, if more than are dropped anyway.
 
         Returns:
             `tuple(np.ndarray)`: bins `(num_bins,)` in ascending order and the weights `(num_bins, num_weights)` there.
         """
-        return _sum_runs(_round_down(self.bins, other._dropped_bits), self.weights)
+        self._flush()
+        return _sum_runs(_round_down(self._bins, num_bits), self._weights)
+
+    def _append(self, bins: np.ndarray, weights: np.ndarray) -> None:
+        """Adds weights at bins in strictly ascending order."""
+        self._pending.append((bins, weights))
+        self._num_pending += len(bins)
+        # An insertion copies all bins, so it waits until enough is new.
+        if 2 * self._num_pending >= len(self._bins):
+            self._flush()
+
+    def _flush(self) -> None:
+        if len(self._pending) > 1:
+            bins, weights = (np.concatenate(parts) for parts in zip(*self._pending, strict=True))
+            order = np.argsort(bins, kind="stable")
+            self._pending = [_sum_runs(bins[order], weights[order])]
+        for bins, weights in self._pending:
+            self._insert(bins, weights)
+        self._pending, self._num_pending = [], 0
 
     def _insert(self, bins: np.ndarray, weights: np.ndarray) -> None:
-        """Adds weights at bins in strictly ascending order."""
         if self.capacity is not None and len(bins) > self.capacity:
             self._drop_bits(_bits_to_drop(bins, self.capacity))
             bins, weights = _sum_runs(_round_down(bins, self._dropped_bits), weights)
-        places = np.searchsorted(self.bins, bins)
+        places = np.searchsorted(self._bins, bins)
         known = np.zeros(len(bins), dtype=bool)
-        inside = places < len(self.bins)
-        known[inside] = self.bins[places[inside]] == bins[inside]
-        self.weights[places[known]] += weights[known]
-        self.bins = np.insert(self.bins, places[~known], bins[~known])
-        self.weights = np.insert(self.weights, places[~known], weights[~known], axis=0)
-        if self.capacity is not None and len(self.bins) > self.capacity:
-            self._drop_bits(_bits_to_drop(self.bins, self.capacity))
+        inside = places < len(self._bins)
+        known[inside] = self._bins[places[inside]] == bins[inside]
+        self._weights[places[known]] += weights[known]
+        self._bins = np.insert(self._bins, places[~known], bins[~known])
+        self._weights = np.insert(self._weights, places[~known], weights[~known], axis=0)
+        if self.capacity is not None and len(self._bins) > self.capacity:
+            self._drop_bits(_bits_to_drop(self._bins, self.capacity))
 
     def _drop_bits(self, num_bits: int) -> None:
         if num_bits > self._dropped_bits:
             self._dropped_bits = num_bits
-            self.bins, self.weights = _sum_runs(_round_down(self.bins, num_bits), self.weights)
+            self._bins, self._weights = _sum_runs(_round_down(self._bins, num_bits), self._weights)
 
     def _to_bins(self, scores: np.ndarray) -> np.ndarray:
         # Adding 0 turns -0.0 into 0.0, which is equal to it and must share its bin.
@@ -102,7 +135,8 @@ def align(first: ScoreHistogram, second: ScoreHistogram) -> tuple[np.ndarray, np
     Returns:
         `tuple(np.ndarray)`: the weights `(num_bins, num_weights)` of each, lowest score first.
     """
-    parts = (first.rounded_like(second), second.rounded_like(first))
+    num_bits = max(first.dropped_bits, second.dropped_bits)
+    parts = (first.rounded(num_bits), second.rounded(num_bits))
     # np.union1d hashes the bins, which takes several times longer than sorting two runs.
     common = np.sort(np.concatenate([parts[0][0], parts[1][0]]))
     common = common[_run_starts(common)]

@@ -1,0 +1,202 @@
+"""Pixel metrics against scikit-learn and scipy, on every shape of score and in every order."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import reference_metrics as reference
+import torch
+
+from moeclip_hf.metrics import PixelMetrics
+from moeclip_hf.metrics.curves import aupro, auroc, average_precision, f1_max
+
+
+SHAPES = {
+    "normal": lambda z: z,
+    "tiny": lambda z: 1e-12 * z,
+    "huge": lambda z: 1e300 * z,
+    "far offset": lambda z: 1e9 + 1e-3 * z,
+    "negative offset": lambda z: -1000 + z,
+    "heavy tail": lambda z: np.tan(np.pi * np.tanh(0.3 * z) / 2),
+    "heavy tail on an offset": lambda z: 1000 + np.tan(np.pi * np.tanh(0.3 * z) / 2),
+    "log-normal": lambda z: np.exp(4 * z),
+    "saturated": lambda z: 1 / (1 + np.exp(-6 * z)),
+    "coarse ties": lambda z: np.round(2 * z),
+    "with infinities": lambda z: np.where(np.abs(z) > 2, np.copysign(np.inf, z), z),
+}
+
+
+def draw(shape=(6, 24, 24), seed=0, gap=1.0):
+    rng = np.random.default_rng(seed)
+    masks = np.zeros(shape, dtype=bool)
+    for mask in masks[: shape[0] // 2]:
+        for _ in range(3):
+            row, column = rng.integers(0, shape[1] - 4), rng.integers(0, shape[2] - 4)
+            mask[row : row + rng.integers(1, 5), column : column + rng.integers(1, 5)] = True
+    return rng.normal(size=shape) + gap * masks, masks
+
+
+def measure(maps, masks, batch_size=None, **options):
+    metrics = PixelMetrics(**options)
+    for start in range(0, len(maps), batch_size or len(maps)):
+        metrics.update(
+            maps[start : start + (batch_size or len(maps))], masks[start : start + (batch_size or len(maps))]
+        )
+    return metrics.compute()
+
+
+def for_sklearn(maps):
+    """scikit-learn takes no infinities and ranks alone matter: the ranks of the scores."""
+    return np.unique(maps, return_inverse=True)[1].reshape(maps.shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_the_reference(shape, seed):
+    maps, masks = draw(seed=seed)
+    maps = SHAPES[shape](maps)
+    expected = reference.pixel_metrics(for_sklearn(maps), masks)
+    assert measure(maps, masks) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape not in ("with infinities", "saturated")])
+def test_accuracy_with_many_more_scores_than_bins(shape):
+    maps, masks = draw(shape=(6, 300, 300))
+    maps = SHAPES[shape](maps)
+    expected = reference.ranking_metrics("pixel", for_sklearn(maps), masks)
+    found = measure(maps, masks, aupro=False, capacity=2**16)
+    assert found["pixel_auroc"] == pytest.approx(expected["pixel_auroc"], abs=1e-5)
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_aupro_with_many_more_scores_than_bins():
+    maps, masks = draw(shape=(6, 100, 100))
+    assert measure(maps, masks, capacity=2**10)["pixel_aupro"] == pytest.approx(
+        measure(maps, masks)["pixel_aupro"], abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("shape", ["normal", "heavy tail on an offset", "log-normal"])
+def test_order_batches_and_merges_make_no_difference(shape):
+    maps, masks = draw(shape=(8, 60, 60))
+    maps = SHAPES[shape](maps)
+    expected = measure(maps, masks, capacity=500)
+    # The most adverse orders: from the lowest score to the highest and back, so that the range grows all the time.
+    by_score = np.argsort(maps.max(axis=(1, 2)))
+    for order in (by_score, by_score[::-1], np.roll(np.arange(8), 3)):
+        for batch_size in (1, 3, 8):
+            assert measure(maps[order], masks[order], batch_size, capacity=500) == pytest.approx(expected, abs=1e-12)
+    parts = [PixelMetrics(capacity=500) for _ in range(4)]
+    for index, part in enumerate(parts):
+        part.update(maps[index::4], masks[index::4])
+    for merged_order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        merged = PixelMetrics(capacity=500)
+        for index in merged_order:
+            merged.merge(parts[index])
+        assert merged.compute() == pytest.approx(expected, abs=1e-12)
+
+
+def test_sorted_single_pixels_equal_one_batch():
+    scores = np.sort(np.random.default_rng(0).standard_cauchy(400))
+    truth = np.random.default_rng(1).uniform(size=400) < 0.3
+    expected = measure(scores[None, None], truth[None, None], aupro=False, capacity=50)
+    for order in (np.arange(400), np.arange(400)[::-1]):
+        maps, masks = scores[order].reshape(-1, 1, 1), truth[order].reshape(-1, 1, 1)
+        assert measure(maps, masks, batch_size=1, aupro=False, capacity=50) == pytest.approx(expected, abs=1e-12)
+
+
+def test_merging_leaves_the_other_as_it_is_and_survives_pickling():
+    maps, masks = draw()
+    first, second = PixelMetrics(), PixelMetrics()
+    first.update(maps[:2], masks[:2])
+    second.update(maps[2:], masks[2:])
+    before = copy.deepcopy(second).compute()
+    first.merge(pickle.loads(pickle.dumps(second)))
+    first_result = first.compute()
+    second.merge(PixelMetrics())
+    assert second.compute() == pytest.approx(before, nan_ok=True)
+    assert first_result == pytest.approx(measure(maps, masks))
+
+
+def test_memory_does_not_grow_with_the_number_of_images():
+    metrics, sizes = PixelMetrics(capacity=2**10), []
+    for seed in range(12):
+        metrics.update(*draw(shape=(4, 40, 40), seed=seed))
+        sizes.append(len(pickle.dumps(metrics)))
+    assert max(sizes[6:]) <= max(sizes[:6]) * 1.1
+    assert max(sizes) < 2**10 * (16 + 24) * 2
+
+
+def test_ties_count_half_and_every_region_once():
+    maps = np.array([[[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]]])
+    masks = np.array([[[True, False, False, True, True, True]]])
+    found = measure(maps, masks)
+    # Pairs of (anomalous, normal): 1 ties 1, 1 beats 0, three 0 lose to 1, three 0 tie 0.
+    assert found["pixel_auroc"] == (0.5 + 1 + 0 + 1.5) / 8
+    assert found["pixel_ap"] == pytest.approx(1 / 4 * 1 / 2 + 3 / 4 * 4 / 6)
+    assert found["pixel_f1_max"] == pytest.approx(2 * 4 / (4 + 2 + 4))
+    # One of two regions is found at a false-positive rate of 1/2: at 0.3 the mean overlap is 0.3, its mean until there 0.15.
+    assert found["pixel_aupro"] == pytest.approx(0.15)
+
+
+def test_pixels_that_touch_at_a_corner_are_one_region_but_not_those_of_two_images():
+    masks = np.zeros((2, 3, 3), dtype=bool)
+    masks[0, 0, 0] = masks[0, 1, 1] = masks[1, 1, 1] = True
+    maps = np.where(masks, 0.0, 1.0)
+    maps[0, 0, 0] = maps[1, 1, 1] = 2.0
+    # Found before any false positive: half of the first region, all of the second; the rest with all normal pixels.
+    assert measure(maps, masks)["pixel_aupro"] == pytest.approx(0.75)
+
+
+def test_zeros_of_both_signs_are_equal():
+    assert measure(np.array([[[0.0, -0.0]]]), np.array([[[False, True]]]))["pixel_auroc"] == 0.5
+
+
+@pytest.mark.parametrize("masks", [np.zeros((1, 2, 2)), np.ones((1, 2, 2))])
+def test_one_class_is_undefined(masks):
+    assert all(np.isnan(value) for value in measure(np.zeros((1, 2, 2)), masks).values())
+
+
+def test_nothing_and_one_pixel_are_undefined():
+    assert all(np.isnan(value) for value in PixelMetrics().compute().values())
+    assert all(np.isnan(value) for value in measure(np.zeros((1, 1, 1)), np.ones((1, 1, 1))).values())
+
+
+def test_all_scores_equal():
+    maps, masks = np.full((1, 2, 5), 7.0), np.zeros((1, 2, 5), dtype=bool)
+    masks[0, 0, :2] = True
+    found = measure(maps, masks)
+    assert found == pytest.approx({"pixel_auroc": 0.5, "pixel_ap": 0.2, "pixel_f1_max": 1 / 3, "pixel_aupro": 0.15})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_takes_torch_and_numpy_alike(dtype):
+    maps, masks = draw()
+    maps, masks = torch.from_numpy(maps).to(dtype).requires_grad_(), torch.from_numpy(masks)
+    assert measure(maps, masks.long()) == measure(maps.detach().double().numpy(), masks.numpy())
+
+
+def test_bad_input_is_named():
+    metrics, maps, masks = PixelMetrics(), np.zeros((1, 2, 2)), np.zeros((1, 2, 2), dtype=bool)
+    with pytest.raises(ValueError, match="`maps` contains NaN"):
+        metrics.update(np.full((1, 2, 2), np.nan), masks)
+    with pytest.raises(ValueError, match=r"`maps` must have 3 dimensions, but got shape \(2, 2\)"):
+        metrics.update(maps[0], masks[0])
+    with pytest.raises(ValueError, match=r"`masks` has shape \(1, 2, 3\)"):
+        metrics.update(maps, np.zeros((1, 2, 3)))
+    with pytest.raises(ValueError, match="must be bool or 0 and 1, but contains -100"):
+        metrics.update(maps, np.full((1, 2, 2), -100))
+    with pytest.raises(ValueError, match="cannot merge"):
+        metrics.merge(PixelMetrics(capacity=7))
+    assert all(np.isnan(value) for value in metrics.compute().values())
+
+
+def test_curves_equal_hand_computed_numbers():
+    normal, anomalous = np.array([2.0, 1, 1, 0]), np.array([0.0, 1, 0, 1])
+    assert auroc(normal, anomalous) == (4 + 2.5) / 8
+    assert average_precision(normal, anomalous) == 1 / 2 * 1 + 1 / 2 * 2 / 4
+    assert f1_max(normal, anomalous) == pytest.approx(2 / 3)
+    # Falling thresholds give the points (0, 1/2), (1/4, 1/2), (1/2, 1), (1, 1) of overlap over false-positive rate.
+    assert aupro(normal, anomalous / 2, max_fpr=0.5) == pytest.approx((0.25 * 0.5 + 0.25 * 0.75) / 0.5)
+    assert aupro(normal, anomalous / 2, max_fpr=0.25) == pytest.approx(0.5)
