@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 
 
 class EpochCallback(TrainerCallback):
@@ -31,24 +31,5 @@ class ShortProgressCallback(ProgressCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Writes a line above the bar."""
-        super().on_log(args, state, control, logs=without_layers(logs), **kwargs)
-
-
-class ShortPrinterCallback(PrinterCallback):
-    """Log lines without a bar that leave out the values of single layers; those are for `report_to`."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Prints a line."""
-        super().on_log(args, state, control, logs=without_layers(logs), **kwargs)
-
-
-def without_layers(logs: dict[str, float] | None) -> dict[str, float]:
-    """Leaves out what belongs to a single layer.
-
-    Args:
-        logs (`dict[str, float]`, *optional*): Logged values; those of a layer have a slash in their name.
-
-    Returns:
-        `dict[str, float]`: The others.
-    """
-    return {name: value for name, value in (logs or {}).items() if "/" not in name}
+        short = {name: value for name, value in (logs or {}).items() if "/" not in name}
+        super().on_log(args, state, control, logs=short, **kwargs)

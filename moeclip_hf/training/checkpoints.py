@@ -14,6 +14,8 @@ from ..modeling_moeclip import is_adapter_key
 
 TRAINER_STATE = "trainer_state.json"
 WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.pt"
+SCHEDULER = "scheduler.pt"
 
 _IDENTITY_FIELDS = (
     "projection_dim",
@@ -27,7 +29,7 @@ _VISION_FIELDS = ("hidden_size", "num_hidden_layers", "patch_size", "image_size"
 
 
 def is_complete(checkpoint: str) -> bool:
-    """Tells whether a checkpoint was written to its end: its trainer state, readable, comes last.
+    """Tells whether a run can continue from a folder: all its parts are there, the trainer state, the last, readable.
 
     Args:
         checkpoint (`str`): Path of a folder.
@@ -40,7 +42,7 @@ def is_complete(checkpoint: str) -> bool:
             json.load(file)
     except (OSError, ValueError):
         return False
-    return os.path.isfile(os.path.join(checkpoint, WEIGHTS))
+    return all(os.path.isfile(os.path.join(checkpoint, name)) for name in (WEIGHTS, OPTIMIZER, SCHEDULER))
 
 
 def find_last_checkpoint(output_dir: str) -> str | None:
@@ -72,9 +74,6 @@ def save_adapters(model: PreTrainedModel, folder: str) -> None:
         model ([`MoECLIPForAnomalyDetection`]): The model.
         folder (`str`): Folder to write, made if missing.
     """
-    if model.config.base_model_name_or_path is not None:
-        model.save_pretrained(folder, adapters_only=True)
-        return
     os.makedirs(folder, exist_ok=True)
     adapters = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if is_adapter_key(name)}
     save_file(adapters, os.path.join(folder, WEIGHTS), metadata={"format": "pt"})

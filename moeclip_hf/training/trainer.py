@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import ProgressCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, SchedulerType
 from transformers.utils import logging
 
@@ -16,7 +16,7 @@ from ..data import collate_anomaly_samples
 from ..evaluation import BenchmarkProtocol
 from ..processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
 from .arguments import MoECLIPTrainingArguments
-from .callbacks import EpochCallback, ShortPrinterCallback, ShortProgressCallback
+from .callbacks import EpochCallback, ShortProgressCallback
 from .checkpoints import TRAINER_STATE, find_last_checkpoint, is_complete, load_adapters, save_adapters
 from .monitor import ExpertMonitor
 from .sampler import EpochSampler
@@ -129,9 +129,8 @@ class MoECLIPTrainer(Trainer):
         self.monitor = ExpertMonitor(lambda: self.model.moe_lora_layers())
         self.add_callback(self.monitor)
         self.add_callback(EpochCallback(self._set_epoch))
-        for callback, short in ((ProgressCallback, ShortProgressCallback), (PrinterCallback, ShortPrinterCallback)):
-            if self.pop_callback(callback):
-                self.add_callback(short)
+        if self.pop_callback(ProgressCallback):
+            self.add_callback(ShortProgressCallback)
 
     def call_model_init(self, trial=None):
         """Builds the model by `model_init` and prepares it.
@@ -329,8 +328,10 @@ class MoECLIPTrainer(Trainer):
         """
         self._evaluation = _Evaluation(dataloader.dataset, BenchmarkProtocol(smoothing=self.args.eval_smoothing))
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        means = self._evaluation.protocol.compute()["mean"]
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        results = self._evaluation.protocol.compute()
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in results["mean"].items()})
+        for name, reason in results["meta"]["reasons"]["mean"].items():
+            logger.warning(f"{metric_key_prefix}_{name} is {reason}.")
         return output
 
     def prediction_step(
@@ -353,23 +354,39 @@ class MoECLIPTrainer(Trainer):
             labels `(batch_size,)`.
         """
         inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        self._update_protocol(inputs, outputs)
-        if prediction_loss_only:
-            return loss.detach(), None, None
-        return loss.detach(), (outputs.anomaly_logits, outputs.image_score), inputs["labels"]
+        loss, logits, scores = self._evaluate_new_samples(model, inputs)
+        self._update_protocol(inputs, logits, scores)
+        return (
+            loss,
+            None if prediction_loss_only else (logits, scores),
+            None if prediction_loss_only else inputs["labels"],
+        )
 
-    def _update_protocol(self, inputs: dict[str, torch.Tensor], outputs) -> None:
+    @torch.no_grad()
+    def _evaluate_new_samples(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Evaluates a batch without the repeated samples that fill up the processes' last batches.
+
+        The results of those are zeros, which `gather_for_metrics` drops; so the loss is not biased by them either.
+        """
+        batch_size, evaluation = len(inputs["labels"]), self._evaluation
+        first = evaluation.num_seen + self.args.process_index * batch_size
+        num_new = min(max(len(evaluation.dataset) - first, 0), batch_size)
+        grid_size = self.model.config.grid_size
+        loss = torch.zeros((), device=self.args.device)
+        logits = torch.zeros(batch_size, grid_size, grid_size, device=self.args.device)
+        scores = torch.zeros(batch_size, device=self.args.device)
+        if num_new:
+            new = {name: value[:num_new] for name, value in inputs.items()}
+            with self.compute_loss_context_manager():
+                loss, outputs = self.compute_loss(model, new, return_outputs=True)
+            logits[:num_new], scores[:num_new] = outputs.anomaly_logits, outputs.image_score
+        return loss.float(), logits, scores
+
+    def _update_protocol(self, inputs: dict[str, torch.Tensor], logits: torch.Tensor, scores: torch.Tensor) -> None:
         evaluation = self._evaluation
         # Every process sees every sample once, in the data set's order. Masks travel as bytes, maps as small grids.
         logits, scores, labels, masks = self.accelerator.gather_for_metrics(
-            (
-                outputs.anomaly_logits.contiguous(),
-                outputs.image_score.contiguous(),
-                inputs["labels"],
-                inputs["mask_labels"].to(torch.int8),
-            )
+            (logits, scores, inputs["labels"], inputs["mask_labels"].to(torch.int8))
         )
         first, evaluation.num_seen = evaluation.num_seen, evaluation.num_seen + len(labels)
         evaluation.protocol.update(
