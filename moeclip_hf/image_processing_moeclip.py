@@ -152,7 +152,7 @@ class MoECLIPImageProcessor(PilBackend):
 
     A picture is turned upright by its EXIF orientation, made 8-bit RGB, resized to `size` without keeping its aspect
     (bicubic), scaled to [0, 1] and normalised with CLIP's mean and standard deviation. A mask is turned as its picture
-    is, resized with the nearest pixel, and every value other than 0 becomes 1.
+    is (see [`mask_orientation`]), resized with the nearest pixel, and every value other than 0 becomes 1.
 
     How a picture becomes 8-bit RGB:
 

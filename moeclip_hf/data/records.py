@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..image_processing_moeclip import EXIF_ORIENTATION, mask_orientation, mask_to_array, read_orientation, turn
 from ..prompts_moeclip import GENERIC_OBJECT_NAME
@@ -129,10 +129,12 @@ def check_record(record: AnomalyRecord) -> MaskReport | None:
 def _open(path: Path) -> Image.Image:
     try:
         return Image.open(path)
-    except DECODE_ERRORS as error:
+    except UnidentifiedImageError:
         raise UnreadableSampleError(
             f"{path}: not a picture that Pillow can read; replace it or take it out."
-        ) from error
+        ) from None
+    except DECODE_ERRORS as error:
+        raise UnreadableSampleError(f"{path}: {error}") from error
 
 
 def _encode_upright(marked: np.ndarray) -> bytes:

@@ -30,6 +30,12 @@ def test_file_that_is_no_picture_is_named(mvtec, path, content):
     assert "\n" not in str(error.value)
 
 
+def test_picture_of_too_many_pixels_is_named(mvtec, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(ValueError, match=r"bottle/test/dent/000.png: Image size \(120 pixels\) exceeds limit"):
+        load_anomaly_dataset(mvtec)
+
+
 def test_mask_cut_short_is_named(mvtec):
     mask = mvtec / "bottle" / "ground_truth" / "dent" / "000_mask.png"
     Image.effect_noise((120, 100), 50).save(mvtec / "bottle" / "test" / "dent" / "000.png")
