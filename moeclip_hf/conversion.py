@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from .backbone_moeclip import resize_position_embeddings
 from .configuration_moeclip import MoECLIPConfig
 from .experts_moeclip import split_features
-from .modeling_moeclip import MoECLIPForAnomalyDetection, resize_position_embeddings
+from .modeling_moeclip import MoECLIPForAnomalyDetection
 
 
 # CLIP's attention heads are this wide in every published size; the checkpoints do not record it.

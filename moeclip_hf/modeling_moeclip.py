@@ -11,20 +11,27 @@ anomalous. Class 0 is normal and class 1 is anomalous throughout.
 import copy
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel, CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
-from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput, cached_file
+from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import OutputRecorder
 
+from .backbone_moeclip import (
+    adapters_on_clip,
+    backbone_state_dict,
+    check_loading_info,
+    default_feature_layers,
+    default_image_size,
+    hub_arguments,
+    is_adapter_key,
+    load_clip,
+)
 from .configuration_moeclip import MoECLIPConfig, MoELoraConfig
 from .experts_moeclip import MoELoraExperts
 from .loss_moeclip import classification_loss, etf_loss, load_balancing_loss, segmentation_loss
@@ -34,7 +41,6 @@ from .tuner_moeclip import MoELoraLayer, MoELoraModel
 # Similarities are multiplied by this before the softmax over the two classes; CLIP's own logit scale ends there too.
 LOGIT_SCALE = 100.0
 IGNORED_MASK = -100
-BACKBONE_PREFIXES = ("vision_model.", "text_model.")
 
 
 @dataclass
@@ -95,27 +101,6 @@ def average_patches(tokens: torch.Tensor, kernel_size: int) -> torch.Tensor:
     grid = tokens.unflatten(1, (grid_size, grid_size)).permute(0, 3, 1, 2)  # (batch_size, hidden_size, grid, grid)
     grid = nn.functional.avg_pool2d(grid, kernel_size, stride=1, padding=kernel_size // 2)
     return grid.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def resize_position_embeddings(weight: torch.Tensor, grid_size: int) -> torch.Tensor:
-    """Resizes a vision tower's position embeddings to another patch grid: bicubic with antialias, class token kept.
-
-    Args:
-        weight (`torch.Tensor` of shape `(1 + old_grid_size ** 2, hidden_size)`): Position embeddings, class first.
-        grid_size (`int`): Patches along one side of the new grid.
-
-    Returns:
-        `torch.Tensor` of shape `(1 + grid_size ** 2, hidden_size)`, in the input's dtype.
-    """
-    old_grid_size = math.isqrt(weight.shape[0] - 1)
-    if old_grid_size == grid_size:
-        return weight
-    grid = weight[1:].float().unflatten(0, (old_grid_size, old_grid_size)).permute(2, 0, 1)
-    grid = nn.functional.interpolate(
-        grid.unsqueeze(0), size=(grid_size, grid_size), mode="bicubic", antialias=True, align_corners=False
-    )
-    patches = grid[0].permute(1, 2, 0).flatten(0, 1)  # (grid_size ** 2, hidden_size)
-    return torch.cat([weight[:1], patches.to(weight.dtype)])
 
 
 class Projection(nn.Linear):
@@ -555,17 +540,18 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
             clip = clip_name_or_path_or_model
         else:
             name = os.fspath(clip_name_or_path_or_model)
-            clip = _load_clip(name, revision=config_fields.get("base_model_revision"))
+            clip = load_clip(name, revision=config_fields.get("base_model_revision"))
             config_fields.setdefault("base_model_name_or_path", os.path.abspath(name) if os.path.isdir(name) else name)
 
         vision_config, text_config = clip.config.vision_config.to_dict(), clip.config.text_config.to_dict()
-        vision_config["image_size"] = _default(image_size, _default_image_size(vision_config["patch_size"]))
+        vision_config["image_size"] = _default(image_size, default_image_size(vision_config["patch_size"]))
         if hidden_act is not None:
             vision_config["hidden_act"] = text_config["hidden_act"] = hidden_act
-        config_fields.setdefault("feature_layers", _default_feature_layers(vision_config, config_fields))
+        if "feature_layers" not in config_fields:
+            config_fields["feature_layers"] = default_feature_layers(vision_config["num_hidden_layers"])
         config_fields.setdefault("projection_dim", clip.config.projection_dim)
         model = cls(MoECLIPConfig(vision_config=vision_config, text_config=text_config, **config_fields))
-        model.load_state_dict(_backbone_state_dict(clip, model.config), strict=False)
+        model.load_state_dict(backbone_state_dict(clip, model.config), strict=False)
         return model.eval()
 
     @classmethod
@@ -594,10 +580,10 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         if not isinstance(config, MoECLIPConfig):
             source = pretrained_model_name_or_path if config is None else config
             config, unused = MoECLIPConfig.from_pretrained(source, return_unused_kwargs=True, **kwargs)
-            kwargs = {**unused, **_hub_arguments(kwargs)}
+            kwargs = {**unused, **hub_arguments(kwargs)}
         if config.adapters_only and kwargs.get("state_dict") is None:
             config = copy.deepcopy(config)
-            kwargs["state_dict"] = _adapters_on_clip(pretrained_model_name_or_path, config, kwargs)
+            kwargs["state_dict"] = adapters_on_clip(pretrained_model_name_or_path, config, kwargs)
             pretrained_model_name_or_path = None
             for name in ("revision", "subfolder", "variant", "token", "cache_dir", "force_download"):
                 kwargs.pop(name, None)
@@ -610,7 +596,7 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
             output_loading_info=True,
             **kwargs,
         )
-        _check_loading_info(loading_info)
+        check_loading_info(loading_info)
         model.freeze_backbone()
         return (model, loading_info) if with_loading_info else model
 
@@ -644,18 +630,6 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
             self.config.adapters_only = configured
 
 
-def is_adapter_key(name: str) -> bool:
-    """Tells the adapters' tensors (experts, projections, image head, text adapter) from the frozen CLIP's.
-
-    Args:
-        name (`str`): Name of a tensor in the state dict.
-
-    Returns:
-        `bool`: Whether the tensor belongs to the adapters.
-    """
-    return not name.startswith(BACKBONE_PREFIXES) or ".moe_lora." in name
-
-
 def _default(value, default):
     return default if value is None else value
 
@@ -678,97 +652,6 @@ def _resolve_object_ids(object_ids: torch.Tensor | None, num_objects: int, pixel
         f"`object_ids` is needed to match {batch_size} images with {num_objects} objects: pass the row of each image's "
         f"object."
     )
-
-
-def _default_image_size(patch_size: int) -> int:
-    return 518 // patch_size * patch_size
-
-
-def _default_feature_layers(vision_config: dict, config_fields: dict) -> tuple[int, ...]:
-    num_layers = vision_config["num_hidden_layers"]
-    if num_layers < 4 and "feature_layers" not in config_fields:
-        raise ValueError(
-            f"`feature_layers` is needed for a vision tower of {num_layers} layers: the default is the ends of four "
-            f"quarters of at least 4."
-        )
-    return tuple(math.ceil(num_layers * quarter / 4) - 1 for quarter in range(1, 5))
-
-
-def _load_clip(name: str, **kwargs) -> CLIPModel:
-    # float32, since the adapters are trained on it and positions are resized in it
-    kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    clip, loading_info = CLIPModel.from_pretrained(
-        name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
-    )
-    if loading_info["missing_keys"]:
-        raise ValueError(
-            f"{name!r} is no complete CLIP: it lacks {min(loading_info['missing_keys'])!r}. Name a CLIPModel with both "
-            f"towers, such as 'openai/clip-vit-large-patch14-336'."
-        )
-    return clip
-
-
-def _backbone_state_dict(clip: CLIPModel, config: MoECLIPConfig) -> dict[str, torch.Tensor]:
-    """The CLIP's towers, with position embeddings for the model's own input size."""
-    state_dict = {name: tensor for name, tensor in clip.state_dict().items() if name.startswith(BACKBONE_PREFIXES)}
-    positions = "vision_model.embeddings.position_embedding.weight"
-    state_dict[positions] = resize_position_embeddings(state_dict[positions], config.grid_size)
-    return state_dict
-
-
-def _hub_arguments(kwargs: dict) -> dict:
-    """Takes the arguments that choose files on the Hub out of `kwargs`, leaving them there for the weights."""
-    names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-    return {name: kwargs[name] for name in names if name in kwargs}
-
-
-def _adapters_on_clip(name_or_path, config: MoECLIPConfig, kwargs: Mapping) -> dict[str, torch.Tensor]:
-    """Reads an adapters-only checkpoint and the CLIP it names into one state dict."""
-    hub_arguments = _hub_arguments(kwargs)
-    variant = kwargs.get("variant")
-    filename = SAFE_WEIGHTS_NAME if variant is None else SAFE_WEIGHTS_NAME.replace(".", f".{variant}.", 1)
-    adapters_file = cached_file(name_or_path, filename, **hub_arguments)
-    try:
-        adapters = load_file(adapters_file)
-    except SafetensorError as error:
-        raise ValueError(f"{adapters_file} is damaged or no safetensors file ({error}): fetch it again.") from error
-
-    config.base_model_name_or_path = _resolve_base(config.base_model_name_or_path, name_or_path, kwargs)
-    shared = {key: hub_arguments[key] for key in hub_arguments if key not in ("revision", "subfolder")}
-    clip = _load_clip(config.base_model_name_or_path, revision=config.base_model_revision, **shared)
-    backbone = _backbone_state_dict(clip, config)
-    return {**backbone, **adapters}
-
-
-def _resolve_base(base: str | None, name_or_path, kwargs: Mapping) -> str:
-    if base is None:
-        raise ValueError(
-            f"{name_or_path} holds adapters only, and its config.json names no `base_model_name_or_path`: add the Hub id "
-            f"or folder of the CLIP."
-        )
-    if not base.startswith(("./", "../")):
-        return base
-    folder = os.path.join(os.fspath(name_or_path), kwargs.get("subfolder", ""))
-    if not os.path.isdir(folder):
-        raise ValueError(
-            f"`base_model_name_or_path` ({base}) is relative to the adapters' folder, but {name_or_path} is no local "
-            f"folder: give the Hub id of the CLIP."
-        )
-    return os.path.normpath(os.path.join(os.path.abspath(folder), base))
-
-
-def _check_loading_info(loading_info: Mapping) -> None:
-    for kind, problem in (
-        ("missing_keys", "lacks"),
-        ("unexpected_keys", "has the unknown"),
-        ("mismatched_keys", "has another shape of"),
-    ):
-        keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading_info[kind])
-        if keys:
-            raise ValueError(
-                f"The checkpoint does not match its config: it {problem} {keys[0]!r} ({len(keys)} such tensors). Use the "
-                f"config.json that was saved with the weights."
-            )
 
 
 MoECLIPForAnomalyDetection.register_for_auto_class("AutoModel")

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, CLIPVisionModel
 
 from moeclip_hf import MoECLIPConfig, MoECLIPForAnomalyDetection
-from moeclip_hf.modeling_moeclip import average_patches, is_adapter_key, resize_position_embeddings
+from moeclip_hf.backbone_moeclip import is_adapter_key, resize_position_embeddings
+from moeclip_hf.modeling_moeclip import average_patches
 
 
 def make_inputs(model, batch_size=3, num_objects=2, seed=0, with_labels=False):

@@ -1,0 +1,208 @@
+"""The frozen CLIP under the adapters: its weights at the model's input size, and checkpoints that leave it out."""
+
+import math
+import os
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import CLIPModel
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+
+from .configuration_moeclip import MoECLIPConfig
+
+
+BACKBONE_PREFIXES = ("vision_model.", "text_model.")
+LARGEST_DEFAULT_IMAGE_SIZE = 518
+
+
+def is_adapter_key(name: str) -> bool:
+    """Tells the adapters' tensors (experts, projections, image head, text adapter) from the frozen CLIP's.
+
+    Args:
+        name (`str`): Name of a tensor in the state dict.
+
+    Returns:
+        `bool`: Whether the tensor belongs to the adapters.
+    """
+    return not name.startswith(BACKBONE_PREFIXES) or ".moe_lora." in name
+
+
+def resize_position_embeddings(weight: torch.Tensor, grid_size: int) -> torch.Tensor:
+    """Resizes a vision tower's position embeddings to another patch grid: bicubic with antialias, class token kept.
+
+    Args:
+        weight (`torch.Tensor` of shape `(1 + old_grid_size ** 2, hidden_size)`): Position embeddings, class first.
+        grid_size (`int`): Patches along one side of the new grid.
+
+    Returns:
+        `torch.Tensor` of shape `(1 + grid_size ** 2, hidden_size)`, in the input's dtype.
+    """
+    old_grid_size = math.isqrt(weight.shape[0] - 1)
+    if old_grid_size == grid_size:
+        return weight
+    grid = weight[1:].float().unflatten(0, (old_grid_size, old_grid_size)).permute(2, 0, 1)
+    grid = nn.functional.interpolate(
+        grid.unsqueeze(0), size=(grid_size, grid_size), mode="bicubic", antialias=True, align_corners=False
+    )
+    patches = grid[0].permute(1, 2, 0).flatten(0, 1)  # (grid_size ** 2, hidden_size)
+    return torch.cat([weight[:1], patches.to(weight.dtype)])
+
+
+def default_image_size(patch_size: int) -> int:
+    """The input size of a fresh model: the largest multiple of the patch up to 518 pixels.
+
+    Args:
+        patch_size (`int`): Side of a patch in pixels.
+
+    Returns:
+        `int`: Side of the image in pixels.
+    """
+    return LARGEST_DEFAULT_IMAGE_SIZE // patch_size * patch_size
+
+
+def default_feature_layers(num_layers: int) -> tuple[int, ...]:
+    """The layers that a fresh model reads: the ends of the tower's four quarters.
+
+    Args:
+        num_layers (`int`): Number of layers of the vision tower.
+
+    Returns:
+        `tuple[int, ...]`: four 0-based layers.
+
+    Raises:
+        ValueError: If the tower has fewer than 4 layers.
+    """
+    if num_layers < 4:
+        raise ValueError(
+            f"`feature_layers` is needed for a vision tower of {num_layers} layers: the default is the ends of four "
+            f"quarters of at least 4."
+        )
+    return tuple(math.ceil(num_layers * quarter / 4) - 1 for quarter in range(1, 5))
+
+
+def load_clip(name: str, **kwargs) -> CLIPModel:
+    """Loads a CLIP with both towers, in float32.
+
+    Args:
+        name (`str`): Hub id or folder.
+        **kwargs: Arguments of transformers' `from_pretrained`; those that are None are left out.
+
+    Returns:
+        `CLIPModel`: The CLIP.
+
+    Raises:
+        ValueError: If a part of the CLIP is missing.
+    """
+    # float32, since the adapters are trained on it and positions are resized in it
+    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    clip, loading_info = CLIPModel.from_pretrained(
+        name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
+    )
+    if loading_info["missing_keys"]:
+        raise ValueError(
+            f"{name!r} is no complete CLIP: it lacks {min(loading_info['missing_keys'])!r}. Name a CLIPModel with both "
+            f"towers, such as 'openai/clip-vit-large-patch14-336'."
+        )
+    return clip
+
+
+def backbone_state_dict(clip: CLIPModel, config: MoECLIPConfig) -> dict[str, torch.Tensor]:
+    """Takes the towers out of a CLIP, with position embeddings for the model's own input size.
+
+    Args:
+        clip (`CLIPModel`): The CLIP.
+        config ([`MoECLIPConfig`]): The model's configuration.
+
+    Returns:
+        `dict[str, torch.Tensor]`: weights of `vision_model` and `text_model`.
+    """
+    state_dict = {name: tensor for name, tensor in clip.state_dict().items() if name.startswith(BACKBONE_PREFIXES)}
+    positions = "vision_model.embeddings.position_embedding.weight"
+    state_dict[positions] = resize_position_embeddings(state_dict[positions], config.grid_size)
+    return state_dict
+
+
+def hub_arguments(kwargs: Mapping) -> dict:
+    """Picks the arguments that choose files on the Hub.
+
+    Args:
+        kwargs (`Mapping`): Arguments of `from_pretrained`.
+
+    Returns:
+        `dict`: those of them that say where files are found, without the weights' `variant`.
+    """
+    names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+    return {name: kwargs[name] for name in names if name in kwargs}
+
+
+def adapters_on_clip(name_or_path, config: MoECLIPConfig, kwargs: Mapping) -> dict[str, torch.Tensor]:
+    """Reads an adapters-only checkpoint and the CLIP it names into one state dict.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder of the adapters.
+        config ([`MoECLIPConfig`]):
+            The adapters' configuration; a relative `base_model_name_or_path` in it is made absolute.
+        kwargs (`Mapping`): Arguments of `from_pretrained`.
+
+    Returns:
+        `dict[str, torch.Tensor]`: the whole model's weights.
+
+    Raises:
+        ValueError: If the adapters' file is damaged, or the CLIP is not named or not whole.
+    """
+    arguments = hub_arguments(kwargs)
+    variant = kwargs.get("variant")
+    filename = SAFE_WEIGHTS_NAME if variant is None else SAFE_WEIGHTS_NAME.replace(".", f".{variant}.", 1)
+    adapters_file = cached_file(name_or_path, filename, **arguments)
+    try:
+        adapters = load_file(adapters_file)
+    except SafetensorError as error:
+        raise ValueError(f"{adapters_file} is damaged or no safetensors file ({error}): fetch it again.") from error
+
+    config.base_model_name_or_path = _resolve_base(config.base_model_name_or_path, name_or_path, kwargs)
+    shared = {key: value for key, value in arguments.items() if key not in ("revision", "subfolder")}
+    clip = load_clip(config.base_model_name_or_path, revision=config.base_model_revision, **shared)
+    backbone = backbone_state_dict(clip, config)
+    return {**backbone, **adapters}
+
+
+def _resolve_base(base: str | None, name_or_path, kwargs: Mapping) -> str:
+    if base is None:
+        raise ValueError(
+            f"{name_or_path} holds adapters only, and its config.json names no `base_model_name_or_path`: add the Hub id "
+            f"or folder of the CLIP."
+        )
+    if not base.startswith(("./", "../")):
+        return base
+    folder = os.path.join(os.fspath(name_or_path), kwargs.get("subfolder", ""))
+    if not os.path.isdir(folder):
+        raise ValueError(
+            f"`base_model_name_or_path` ({base}) is relative to the adapters' folder, but {name_or_path} is no local "
+            f"folder: give the Hub id of the CLIP."
+        )
+    return os.path.normpath(os.path.join(os.path.abspath(folder), base))
+
+
+def check_loading_info(loading_info: Mapping) -> None:
+    """Refuses a checkpoint that does not match its configuration.
+
+    Args:
+        loading_info (`Mapping`): What transformers' `from_pretrained` reports of the weights.
+
+    Raises:
+        ValueError: If a tensor is missing, left over or of another shape.
+    """
+    for kind, problem in (
+        ("missing_keys", "lacks"),
+        ("unexpected_keys", "has the unknown"),
+        ("mismatched_keys", "has another shape of"),
+    ):
+        keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading_info[kind])
+        if keys:
+            raise ValueError(
+                f"The checkpoint does not match its config: it {problem} {keys[0]!r} ({len(keys)} such tensors). Use the "
+                f"config.json that was saved with the weights."
+            )
