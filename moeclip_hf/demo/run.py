@@ -1,0 +1,176 @@
+"""The demo: draws the benchmark, trains on one half of its categories and finds the defects of the other."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import CLIPTokenizer, set_seed
+
+from .. import MoECLIPForAnomalyDetection, MoECLIPImageProcessor, MoECLIPProcessor
+from ..data import AnomalyDetectionDataset, load_anomaly_dataset
+from ..evaluation import evaluate_model, write_results
+from ..training import MoECLIPTrainer, MoECLIPTrainingArguments
+from . import DEMO_CLIP
+from .augmentation import DemoAugmentation
+from .benchmark import write_benchmark
+from .heuristic import evaluate_local_contrast
+from .recipe import DemoRecipe
+from .samples import CachedSamples
+from .sheet import draw_sheet
+from .table import format_table
+
+
+logger = logging.getLogger(__name__)
+
+
+def run_demo(
+    output: str | os.PathLike,
+    *,
+    seed: int = 111,
+    recipe: DemoRecipe | None = None,
+    progress: bool = True,
+    report: Callable[[str], None] = logger.info,
+) -> dict:
+    """Runs the demo from the first picture to the table.
+
+    Writes `data/` (the benchmark in MVTec layout), `model/` (the trained model with its processor), `results.json`
+    and `sheet.png` into the output folder.
+
+    Args:
+        output (`str` or `os.PathLike`): The folder, made if missing.
+        seed (`int`, *optional*, defaults to 111): Seed of the model's first weights and of the training.
+        recipe ([`DemoRecipe`], *optional*): Other numbers than the demo's own.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show progress bars on stderr.
+        report (`Callable`, *optional*): Called with each line worth telling.
+
+    Returns:
+        `dict`: the trained model's results on the test half; `meta["baselines"]` holds those of the same model
+        untrained (`"untrained"`) and of the local-contrast heuristic (`"local_contrast"`).
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    recipe = DemoRecipe() if recipe is None else recipe
+    output, started = Path(output), time.perf_counter()
+    train_data, test_data = prepare_benchmark(output / "data", recipe, progress, report)
+    model, processor = build_demo_model(recipe, seed)
+    trainable, total = model.get_nb_trainable_parameters()
+    report(f"model: {total:,d} parameters, {trainable:,d} of them trained ({100 * trainable / total:.1f} %)")
+
+    report("evaluating the untrained model and the local-contrast heuristic on the test half")
+    untrained = evaluate_model(model, processor, test_data, progress=progress)
+    heuristic = evaluate_local_contrast(AnomalyDetectionDataset(test_data, processor.image_processor))
+
+    report(f"training on {len(train_data)} pictures of the training half")
+    train_demo_model(model, processor, train_data, output / "training", recipe, seed, progress)
+    model.save_pretrained(output / "model")
+    processor.save_pretrained(output / "model")
+
+    report("evaluating the trained model on the test half")
+    results = evaluate_model(model, processor, test_data, progress=progress)
+    baselines = {"untrained": untrained, "local_contrast": heuristic}
+    results["meta"].update(
+        model=str(output / "model"),
+        data=str(output / "data" / "test"),
+        seed=seed,
+        recipe=vars(recipe),
+        baselines={name: {key: found[key] for key in ("mean", "classes")} for name, found in baselines.items()},
+        num_threads=torch.get_num_threads(),
+        demo_seconds=round(time.perf_counter() - started, 1),
+    )
+    write_results(results, output / "results.json")
+    draw_sheet(model, processor, recipe.benchmark_seed).save(output / "sheet.png")
+    report(format_table(results))
+    report(
+        f"{output} holds results.json, the pictures in sheet.png, the trained model in model/ and the benchmark in "
+        f"data/ ({time.perf_counter() - started:.0f} s)."
+    )
+    return results
+
+
+def prepare_benchmark(folder: Path, recipe: DemoRecipe, progress: bool, report: Callable[[str], None]):
+    """Writes the benchmark and reads it back.
+
+    Args:
+        folder (`Path`): Where the two halves go.
+        recipe ([`DemoRecipe`]): How much is drawn.
+        progress (`bool`): Whether to show a progress bar.
+        report (`Callable`): Called with each line worth telling.
+
+    Returns:
+        `tuple(datasets.Dataset)`: the training half and the test half.
+    """
+    from tqdm.auto import tqdm
+
+    report(f"drawing the benchmark into {folder}")
+    with tqdm(unit="category", desc="drawing", disable=not progress) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        halves = write_benchmark(
+            folder,
+            seed=recipe.benchmark_seed,
+            good=recipe.good,
+            defective=recipe.defective,
+            num_workers=min(2, os.cpu_count() or 1),
+            on_progress=show,
+        )
+    return load_anomaly_dataset(halves["train"]), load_anomaly_dataset(halves["test"])
+
+
+def build_demo_model(recipe: DemoRecipe, seed: int, **config_fields):
+    """Builds a fresh model on the tiny CLIP, and its processor.
+
+    Args:
+        recipe ([`DemoRecipe`]): Gives the input size.
+        seed (`int`): Seed of the first weights.
+        **config_fields: Fields of [`MoECLIPConfig`], for ablations.
+
+    Returns:
+        `tuple([MoECLIPForAnomalyDetection], [MoECLIPProcessor])`: model and processor.
+    """
+    set_seed(seed)
+    if config_fields.get("moe_lora", {}) is not None:
+        config_fields["moe_lora"] = {**config_fields.get("moe_lora", {}), "seed": seed}
+    model = MoECLIPForAnomalyDetection.from_clip(DEMO_CLIP, image_size=recipe.image_size, **config_fields)
+    processor = MoECLIPProcessor(
+        image_processor=MoECLIPImageProcessor(size=recipe.image_size),
+        tokenizer=CLIPTokenizer.from_pretrained(DEMO_CLIP),
+    )
+    return model, processor
+
+
+def train_demo_model(model, processor, dataset, folder: Path, recipe: DemoRecipe, seed: int, progress: bool) -> None:
+    """Trains a model in place by the demo's recipe.
+
+    Args:
+        model ([`MoECLIPForAnomalyDetection`]): The model.
+        processor ([`MoECLIPProcessor`]): Its processor.
+        dataset (`datasets.Dataset`): The training half.
+        folder (`Path`): The trainer's folder; no checkpoints are written.
+        recipe ([`DemoRecipe`]): Epochs, batch and rate.
+        seed (`int`): Seed of order, augmentation, dropout and routing ties.
+        progress (`bool`): Whether to show a progress bar.
+    """
+    samples = CachedSamples(AnomalyDetectionDataset(dataset, processor.image_processor), DemoAugmentation(seed))
+    args = MoECLIPTrainingArguments(
+        str(folder),
+        preset="paper",
+        seed=seed,
+        num_train_epochs=recipe.num_train_epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=recipe.warmup_steps,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=not progress,
+        dataloader_pin_memory=False,
+    )
+    MoECLIPTrainer(model, args, train_dataset=samples, processing_class=processor).train()
+    model.eval()
