@@ -11,6 +11,7 @@ anomalous. Class 0 is normal and class 1 is anomalous throughout.
 import copy
 import math
 import os
+import tempfile
 from dataclasses import dataclass
 
 import torch
@@ -623,9 +624,17 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         state_dict = _default(state_dict, self.state_dict())
         if adapters_only:
             state_dict = {name: tensor for name, tensor in state_dict.items() if is_adapter_key(name)}
+        save_directory = os.path.abspath(save_directory)
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("repo_id", os.path.basename(save_directory))
+        os.makedirs(save_directory, exist_ok=True)
         configured, self.config.adapters_only = self.config.adapters_only, adapters_only
         try:
-            super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+            # written aside and moved, so that an interruption leaves no half-written file under its final name
+            with tempfile.TemporaryDirectory(dir=save_directory, prefix=".saving-") as scratch:
+                super().save_pretrained(scratch, state_dict=state_dict, **kwargs)
+                for name in os.listdir(scratch):
+                    os.replace(os.path.join(scratch, name), os.path.join(save_directory, name))
         finally:
             self.config.adapters_only = configured
 

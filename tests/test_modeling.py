@@ -509,6 +509,20 @@ class TestSaving:
             rtol=1e-4,
         )
 
+    def test_an_interrupted_save_leaves_the_old_model(self, tiny_model, tmp_path, monkeypatch):
+        tiny_model.save_pretrained(tmp_path)
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+        def write_half(tensors, filename, metadata=None):
+            with open(filename, "wb") as file:
+                file.write(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("transformers.modeling_utils.safe_save_file", write_half)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_model.save_pretrained(tmp_path)
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
     def test_loading_info_can_be_asked_for(self, tiny_model, tmp_path):
         tiny_model.save_pretrained(tmp_path)
         _, info = MoECLIPForAnomalyDetection.from_pretrained(tmp_path, output_loading_info=True)
