@@ -22,7 +22,8 @@ STAND_INS = {
     "make test": "make --directory {root} --dry-run test",
     "openai/clip-vit-large-patch14-336": "{clip}",
     "--data my_data": "--data {data}",
-    "--output outputs/my_model": "--output outputs/my_model --max_steps 2",
+    "--data my_test_data": "--data {data}",
+    "--output outputs/my_model": "--output outputs/my_model --max-steps 2",
     "examples/train.py": "{root}/examples/train.py",
 }
 

@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -47,15 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     quiet_libraries()
     name = argv[0] if argv else None
+    args = argparse.Namespace()
     try:
-        args = build_parser(name).parse_args(argv)
+        build_parser(name).parse_args(argv, args)
         with log_to_stderr():
             return args.run(args) or 0
     except KeyboardInterrupt:
         sys.stderr.write("\nmoeclip: interrupted\n")
         return 130
     except user_errors() as error:
-        sys.stderr.write(f"moeclip: error: {describe_error(error, name)}\n")
+        sys.stderr.write(f"moeclip: error: {describe_error(error, name, args)}\n")
         return 1
 
 
@@ -111,12 +113,13 @@ def user_errors() -> tuple[type[BaseException], ...]:
     return tuple(errors)
 
 
-def describe_error(error: BaseException, name: str | None = None) -> str:
+def describe_error(error: BaseException, name: str | None, args: argparse.Namespace) -> str:
     """Says in one line what went wrong.
 
     Args:
         error (`BaseException`): One of `user_errors()`.
-        name (`str`, *optional*): The command that raised it, to name the extra that a missing package belongs to.
+        name (`str` or `None`): The command that raised it, to name the extra that a missing package belongs to.
+        args (`argparse.Namespace`): Its arguments, to name the one that a library could not load.
 
     Returns:
         `str`: One line, without the exception's class unless it has no message.
@@ -128,7 +131,30 @@ def describe_error(error: BaseException, name: str | None = None) -> str:
         return f"the package `{package}` is not installed: pip install '{requirement}'"
     if isinstance(error, OSError) and error.strerror and error.filename is not None and error.errno in errno.errorcode:
         return f"{error.filename}: {error.strerror}"
-    return first_sentence(str(error)) or type(error).__name__
+    sentence = first_sentence(str(error)) or type(error).__name__
+    package = raising_package(error)
+    if package == "huggingface_hub" or (package == "transformers" and isinstance(error, OSError)):
+        for option in ("model", "clip", "tokenizer"):
+            source = getattr(args, option, None)
+            if source is not None and not os.path.isdir(source):
+                reason = sentence.partition(". ")[0]
+                return f"`--{option}` {source} is no folder on this machine and cannot be had from the Hub: {reason}"
+    return sentence
+
+
+def raising_package(error: BaseException) -> str:
+    """Finds the package whose code raised an exception.
+
+    Args:
+        error (`BaseException`): A caught exception.
+
+    Returns:
+        `str`: The package's name, e.g. `"transformers"`; empty if the exception was never raised.
+    """
+    module = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+    return module.partition(".")[0]
 
 
 def first_sentence(message: str) -> str:

@@ -128,6 +128,30 @@ def test_missing_package_names_the_extra(fake_command, capsys):
     assert "'moeclip_hf[train]'" in line
 
 
+@pytest.mark.parametrize("source", ["/nowhere/clip", "nobody/no-clip"])
+def test_missing_model_names_its_argument(fake_command, source, capsys):
+    def body(args):
+        from transformers import AutoConfig
+
+        args.clip = source
+        AutoConfig.from_pretrained(source)
+
+    fake_command.body = body
+    assert cli.main(["fake", "--data", "x"]) == 1
+    (line,) = error_lines(capsys)
+    assert line.startswith(f"moeclip: error: `--clip` {source} is no folder on this machine")
+
+
+def test_own_errors_do_not_blame_the_model(fake_command, capsys):
+    def body(args):
+        args.model = "nobody/no-clip"
+        raise FileNotFoundError("`data` x does not exist: give a folder.")
+
+    fake_command.body = body
+    assert cli.main(["fake", "--data", "x"]) == 1
+    assert error_lines(capsys) == ["moeclip: error: `data` x does not exist: give a folder."]
+
+
 def test_damaged_files_are_user_errors(fake_command, tmp_path, capsys):
     from safetensors.torch import load_file
 
