@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import write_class, write_list, write_mask, write_picture
 from datasets import Dataset, Features
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -18,6 +17,8 @@ from moeclip_hf.data import (
     collate_anomaly_samples,
     load_anomaly_dataset,
 )
+
+from .conftest import write_class, write_list, write_mask, write_picture
 
 
 @pytest.fixture

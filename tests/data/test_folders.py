@@ -4,9 +4,10 @@ import logging
 import re
 
 import pytest
-from conftest import write_class, write_mask, write_picture
 
 from moeclip_hf.data import load_anomaly_dataset
+
+from .conftest import write_class, write_mask, write_picture
 
 
 def names(dataset) -> list[tuple]:

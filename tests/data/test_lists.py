@@ -3,9 +3,10 @@
 import logging
 
 import pytest
-from conftest import write_list, write_mask, write_picture
 
 from moeclip_hf.data import load_anomaly_dataset
+
+from .conftest import write_list, write_mask, write_picture
 
 
 @pytest.fixture

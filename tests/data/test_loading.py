@@ -4,10 +4,11 @@ import logging
 
 import numpy as np
 import pytest
-from conftest import write_mask, write_picture
 from PIL import Image, ImageOps
 
 from moeclip_hf.data import load_anomaly_dataset
+
+from .conftest import write_mask, write_picture
 
 
 ORIENTATION = 0x0112
