@@ -33,3 +33,10 @@ class ShortProgressCallback(ProgressCallback):
         """Writes a line above the bar."""
         short = {name: value for name, value in (logs or {}).items() if "/" not in name}
         super().on_log(args, state, control, logs=short, **kwargs)
+
+    def stop(self) -> None:
+        """Closes the bars of a run that failed, so that its error begins a line of its own."""
+        for bar in (self.prediction_bar, self.training_bar):
+            if bar is not None:
+                bar.close()
+        self.prediction_bar = self.training_bar = None

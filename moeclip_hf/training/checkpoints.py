@@ -8,8 +8,8 @@ import re
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from ..backbone_moeclip import is_adapter_key
 from ..configuration_moeclip import MoECLIPConfig
-from ..modeling_moeclip import is_adapter_key
 
 
 TRAINER_STATE = "trainer_state.json"

@@ -167,7 +167,12 @@ class MoECLIPTrainer(Trainer):
             raise ValueError("`train_dataset` (None) must be an AnomalyDetectionDataset.")
         self._loss_sums, self._num_batches = {}, 0
         checkpoint = self._find_checkpoint(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, (ExpertMonitor, ShortProgressCallback)):
+                    callback.stop()
 
     def compute_loss(
         self,

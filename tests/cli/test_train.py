@@ -1,0 +1,225 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+from moeclip_hf.cli import main
+from moeclip_hf.data import load_anomaly_dataset
+from moeclip_hf.evaluation import evaluate_model
+
+
+def draw(folder, name, index, anomalous, with_mask=True):
+    """One grey picture of 60 x 70 pixels, with a white rectangle if anomalous."""
+    rng = np.random.default_rng(index)
+    pixels = rng.integers(80, 120, (60, 70, 3), dtype=np.uint8)
+    kind = "spot" if anomalous else "good"
+    if anomalous:
+        pixels[10:30, 20:50] = 250
+    if anomalous and with_mask:
+        mask = np.zeros((60, 70), dtype=np.uint8)
+        mask[10:30, 20:50] = 255
+        truth = folder / name / "ground_truth" / kind
+        truth.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(truth / f"{index:03}_mask.png")
+    test = folder / name / "test" / kind
+    test.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(test / f"{index:03}.png")
+
+
+def write_benchmark(folder, names=("metal_nut", "tile"), num_images=4, with_masks=True):
+    for name in names:
+        for index in range(num_images):
+            draw(folder, name, index, anomalous=index % 2 == 1, with_mask=with_masks)
+    return str(folder)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_benchmark(tmp_path / "data")
+
+
+@pytest.fixture
+def validation(tmp_path):
+    return write_benchmark(tmp_path / "validation", names=("zipper",))
+
+
+@pytest.fixture
+def run(tiny_clip_folder, data, tmp_path):
+    """Runs `moeclip train` on small images; `--output` is `model`."""
+
+    def run(*options, data=data, clip=tiny_clip_folder):
+        required = ["--clip", str(clip), "--data", str(data), "--output", str(tmp_path / "model")]
+        return main(["train", *required, "--image-size", "56", "--cpu", *options])
+
+    return run
+
+
+def one_line_error(capsys):
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if line.startswith("moeclip: error:")]
+    assert errors == lines[-1:]
+    assert not any("Traceback" in line for line in lines)
+    return errors[0]
+
+
+def read_losses(folder):
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [line["loss"] for line in history if "loss" in line]
+
+
+def test_trains_a_model_that_loads_and_evaluates(run, data, tmp_path, capsys):
+    assert run("--epochs", "2", "--logging-steps", "1") == 0
+    report = capsys.readouterr().err
+    assert re.search(r"trainable params: [\d,]+ \|\| all params: [\d,]+ \|\| trainable%: \d+\.\d{4}", report)
+    assert "8 pictures of 2 classes, 4 normal and 4 anomalous" in report
+    assert len(read_losses(tmp_path / "model")) == 8
+    model = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
+    processor = MoECLIPProcessor.from_pretrained(tmp_path / "model")
+    assert all(experts.lora_B.abs().sum() > 0 for experts in model.moe_lora_layers().values())
+    results = evaluate_model(model, processor, load_anomaly_dataset(data), progress=False)
+    assert set(results["classes"]) == {"metal_nut", "tile"}
+
+
+def test_adapters_only(run, tmp_path):
+    assert run("--max-steps", "1", "--adapters-only") == 0
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["adapters_only"] is True
+    model = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
+    assert model.config.vision_config.image_size == 56
+    MoECLIPProcessor.from_pretrained(tmp_path / "model")
+
+
+def test_released_preset_reaches_model_and_trainer(run, tmp_path):
+    assert run("--preset", "released", "--max-steps", "1", "--logging-steps", "1") == 0
+    config = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model").config
+    assert (config.vision_config.hidden_act, config.text_config.hidden_act) == ("gelu", "gelu")
+    assert (config.router_aux_loss_coef, config.etf_loss_coef, config.moe_lora["lora_dropout"]) == (0, 0, 0)
+    history = json.loads((tmp_path / "model" / "trainer_state.json").read_text())["log_history"]
+    assert history[0]["learning_rate"] == 5e-5
+
+
+def test_best_on_validation_data_becomes_the_model(run, validation, tmp_path, capsys):
+    assert run("--epochs", "3", "--validation-data", validation, "--metric", "loss", "--learning-rate", "0.02") == 0
+    state = json.loads((tmp_path / "model" / "trainer_state.json").read_text())
+    losses = {line["step"]: line["eval_loss"] for line in state["log_history"] if "eval_loss" in line}
+    best = min(losses, key=losses.get)
+    assert state["best_global_step"] == best
+    checkpoint = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model" / f"checkpoint-{best}")
+    model = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, checkpoint.state_dict()[name]), name
+
+
+def test_resumed_run_continues_exactly(run, tmp_path, capsys):
+    # the whole run keeps its last two checkpoints, of steps 8 and 12
+    assert run("--epochs", "3", "--logging-steps", "1") == 0
+    expected = read_losses(tmp_path / "model")
+    assert run("--epochs", "3", "--logging-steps", "1", "--resume-from-checkpoint") == 0
+    assert read_losses(tmp_path / "model") == expected
+    checkpoint = str(tmp_path / "model" / "checkpoint-8")
+    assert run("--epochs", "3", "--logging-steps", "1", "--resume-from-checkpoint", checkpoint) == 0
+    assert read_losses(tmp_path / "model") == expected
+    assert len(expected) == 12
+    capsys.readouterr()
+    assert run("--max-steps", "1") == 0
+    assert "checkpoints of an earlier run" in capsys.readouterr().err
+
+
+def test_list_with_a_root(run, data, tmp_path):
+    lines = [
+        {"image_path": "metal_nut/test/good/000.png", "label": 0, "class_name": "metal_nut"},
+        {
+            "image_path": "tile/test/spot/001.png", "label": 1, "class_name": "tile",
+            "mask_path": "tile/ground_truth/spot/001_mask.png",
+        },
+    ]  # fmt: skip
+    list_file = tmp_path / "elsewhere" / "half.jsonl"
+    list_file.parent.mkdir()
+    list_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run("--max-steps", "1", "--root", data, data=list_file) == 0
+
+
+def test_images_without_masks_are_said(run, tmp_path, capsys):
+    data = write_benchmark(tmp_path / "plain", with_masks=False)
+    assert run("--max-steps", "1", "--logging-steps", "1", data=data) == 0
+    assert "4 of 4 anomalous pictures have no mask" in capsys.readouterr().err
+
+
+def test_empty_masks_are_said(run, data, tmp_path, capsys):
+    mask = tmp_path / "data" / "tile" / "ground_truth" / "spot" / "001_mask.png"
+    Image.fromarray(np.zeros((60, 70), dtype=np.uint8)).save(mask)
+    assert run("--max-steps", "1") == 0
+    assert "1 of 4 anomalous pictures have an empty mask" in capsys.readouterr().err
+
+
+def test_bf16(run, tmp_path):
+    assert run("--max-steps", "2", "--logging-steps", "1", "--precision", "bf16") == 0
+    assert all(np.isfinite(read_losses(tmp_path / "model")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image-size", "50"], "`image_size` (50) must be a multiple of the patch size (14): use 42 or 56."),
+        (["--learning-rate", "-1"], "`learning_rate` (-1.0) must be a finite number above 0."),
+        (["--precision", "fp16"], "`--precision fp16` needs a GPU: choose fp32 or bf16."),
+        (["--resume-from-checkpoint"], "`resume_from_checkpoint`: no complete checkpoint in"),
+        (
+            ["--resume-from-checkpoint", "nowhere"],
+            "`resume_from_checkpoint` (nowhere) must be a complete checkpoint-N",
+        ),
+        (["--validation-data", "nowhere"], "'nowhere' does not exist"),
+    ],
+)
+def test_wrong_options(run, capsys, options, message):
+    assert run(*options) == 1
+    assert message in one_line_error(capsys)
+
+
+def test_missing_data(run, tmp_path, capsys):
+    assert run(data=tmp_path / "nothing") == 1
+    assert "does not exist" in one_line_error(capsys)
+
+
+def test_clip_that_does_not_exist(run, tmp_path, capsys):
+    assert run(clip=tmp_path / "no_clip") == 1
+    assert "no_clip" in one_line_error(capsys)
+
+
+def test_image_that_does_not_decode(run, tmp_path, capsys):
+    broken = tmp_path / "data" / "tile" / "test" / "good" / "000.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    assert run("--epochs", "1") == 1
+    assert "000.png" in one_line_error(capsys)
+
+
+def test_validation_on_the_training_data(run, data, capsys):
+    assert run("--validation-data", data + "/") == 1
+    assert "must not be the training data" in one_line_error(capsys)
+
+
+@pytest.mark.parametrize(("metric", "advice"), [("pixel_ap", "choose image_auroc"), ("pixel_auroc", "image_auroc")])
+def test_metric_without_masks(run, tmp_path, capsys, metric, advice):
+    validation = write_benchmark(tmp_path / "plain", with_masks=False)
+    assert run("--validation-data", validation, "--metric", metric) == 1
+    assert advice in one_line_error(capsys)
+
+
+def test_metric_without_normal_images(run, tmp_path, capsys):
+    for index in range(2):
+        draw(tmp_path / "spots", "tile", index, anomalous=True)
+    assert run("--validation-data", str(tmp_path / "spots"), "--metric", "image_auroc") == 1
+    assert "needs an object with normal and anomalous images" in one_line_error(capsys)
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--clip", "--data", "--validation-data", "--preset", "--resume-from-checkpoint", "--precision"):
+        assert option in text

@@ -1,0 +1,75 @@
+"""The example scripts run, and do what they say."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+from moeclip_hf.cli import main
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Four small pictures of one object in MVTec layout, a bright square on half of them."""
+    for index in range(4):
+        pixels = np.random.default_rng(index).integers(80, 120, (56, 56, 3), dtype=np.uint8)
+        kind = "spot" if index % 2 else "good"
+        if index % 2:
+            pixels[10:30, 20:50] = 250
+            mask = np.zeros((56, 56), dtype=np.uint8)
+            mask[10:30, 20:50] = 255
+            (tmp_path / "data/tile/ground_truth/spot").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(tmp_path / f"data/tile/ground_truth/spot/{index}_mask.png")
+        (tmp_path / "data/tile/test" / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "data/tile/test" / kind / f"{index}.png")
+    return str(tmp_path / "data")
+
+
+def run_script(name, *options, launcher=()):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launcher, str(ROOT / "examples" / name), *options],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def read_losses(folder):
+    history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
+    return [line["loss"] for line in history if "loss" in line]
+
+
+def test_train_is_moeclip_train(tiny_clip_folder, data, tmp_path):
+    options = ["--clip", tiny_clip_folder, "--data", data, "--image-size", "56", "--cpu"]
+    options += ["--max-steps", "3", "--logging-steps", "1", "--num-workers", "1"]
+    assert main(["train", *options, "--output", str(tmp_path / "command")]) == 0
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
+    done = run_script("train.py", *options, "--output", str(tmp_path / "script"), launcher=launcher)
+    assert "trainable params" in done.stderr
+    assert read_losses(tmp_path / "script") == read_losses(tmp_path / "command")
+    assert len(read_losses(tmp_path / "script")) == 3
+
+
+def test_train_no_trainer(tiny_clip_folder, data, tmp_path):
+    done = run_script(
+        "train_no_trainer.py", "--clip", tiny_clip_folder, "--data", data, "--validation-data", data,
+        "--image-size", "56", "--epochs", "2", "--output", str(tmp_path / "model"),
+    )  # fmt: skip
+    assert done.stdout.count("tile") + done.stderr.count("tile") >= 2  # a table after each epoch
+    model = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
+    MoECLIPProcessor.from_pretrained(tmp_path / "model")
+    assert all(experts.lora_B.abs().sum() > 0 for experts in model.moe_lora_layers().values())
+
+
+def test_train_no_trainer_is_short():
+    assert len((ROOT / "examples" / "train_no_trainer.py").read_text().splitlines()) < 200
