@@ -1,0 +1,112 @@
+"""What is learnt: region-text contrast. Every patch is compared with the texts of what lies under it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPModel
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one step.
+
+    `pixel_values` (B, 3, H, W); `irregular` and `foreground` (B, N) shares in [0, 1]; `normal_ids` and `abnormal_ids`
+    (B, L) one prompt pair an image; `noun_ids` (B,) equal where the noun is equal, -1 where the noun says nothing about
+    the picture.
+    """
+
+    pixel_values: torch.Tensor
+    irregular: torch.Tensor
+    foreground: torch.Tensor
+    normal_ids: torch.Tensor
+    abnormal_ids: torch.Tensor
+    noun_ids: torch.Tensor
+
+
+class RegionTextObjective(nn.Module):
+    """CLIP with throw-away heads on earlier levels, and the loss over all of them.
+
+    The last level speaks through CLIP's own visual projection; the earlier levels get linear heads of their own that are
+    not kept. They make sure that the tokens of every level, not of the last alone, carry the state linearly.
+    """
+
+    LEVEL_WEIGHTS = (0.3, 0.5, 0.7, 1.0)
+
+    def __init__(self, clip: CLIPModel, levels: tuple[int, ...]):
+        super().__init__()
+        self.clip, self.levels = clip, levels
+        vision = clip.config.vision_config
+        self.heads = nn.ModuleList(
+            nn.Linear(vision.hidden_size, clip.config.projection_dim, bias=False) for _ in levels[:-1]
+        )
+        self.patch_scale = nn.Parameter(torch.tensor(2.5))
+        self.state_bias = nn.Parameter(torch.tensor(-1.0))
+
+    def encode_texts(self, ids: torch.Tensor) -> torch.Tensor:
+        """L2-normalised text embeddings (n, P)."""
+        embeds = self.clip.text_projection(self.clip.text_model(input_ids=ids).pooler_output)
+        return F.normalize(embeds.float(), dim=-1)
+
+    def encode_levels(self, pixel_values: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """L2-normalised patch embeddings (B, N, P) of every level, and the image embedding (B, P)."""
+        tower = self.clip.vision_model
+        hidden = tower.pre_layrnorm(tower.embeddings(pixel_values))
+        states = []
+        for layer in tower.encoder.layers:
+            hidden = layer(hidden, attention_mask=None)
+            states.append(hidden)
+        heads = [*self.heads, self.clip.visual_projection]
+        tokens = [tower.post_layernorm(states[level]) for level in self.levels]
+        patches = [F.normalize(head(token[:, 1:]).float(), dim=-1) for head, token in zip(heads, tokens, strict=True)]
+        return patches, F.normalize(self.clip.visual_projection(tokens[-1][:, 0]).float(), dim=-1)
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Loss terms: `state` and `image_state` (sound or not), `noun` and `image_noun` (what it is), and `loss`."""
+        texts = self.encode_texts(torch.cat([batch.normal_ids, batch.abnormal_ids]))
+        normal, abnormal = texts.chunk(2)
+        levels, image = self.encode_levels(batch.pixel_values)
+        scale = self.patch_scale.exp().clamp(max=100)
+        direction = (abnormal - normal)[:, None]
+        state = sum(
+            weight * state_loss(scale * (patches * direction).sum(-1) + self.state_bias, batch.irregular)
+            for weight, patches in zip(self.LEVEL_WEIGHTS, levels, strict=True)
+        ) / sum(self.LEVEL_WEIGHTS)
+        has_irregular = (batch.irregular >= IRREGULAR_SHARE).any(-1).float()
+        image_logits = scale * (image * direction[:, 0]).sum(-1)
+        image_state = F.binary_cross_entropy_with_logits(image_logits, has_irregular)
+        sound = (batch.foreground > 0.5) & (batch.irregular < UNSURE_SHARE)
+        surface = (levels[-1] * sound[..., None]).sum(1) / sound.sum(1, keepdim=True).clamp(min=1)
+        terms = {
+            "state": state,
+            "image_state": image_state,
+            "noun": noun_loss(scale * F.normalize(surface, dim=-1) @ normal.T, batch.noun_ids),
+            "image_noun": noun_loss(scale * image @ normal.T, batch.noun_ids),
+        }
+        terms["loss"] = state + 0.3 * image_state + 0.1 * (terms["noun"] + terms["image_noun"])
+        return terms
+
+
+UNSURE_SHARE, IRREGULAR_SHARE = 0.02, 0.08
+IRREGULAR_WEIGHT = 6.0
+
+
+def state_loss(logits: torch.Tensor, irregular: torch.Tensor) -> torch.Tensor:
+    """Weighted binary cross-entropy of patches (B, N): irregular from a share of 0.08 on, unsure below down to 0.02.
+
+    Irregular patches are rare and weigh six times as much; unsure ones do not count.
+    """
+    target = (irregular >= IRREGULAR_SHARE).float()
+    weight = torch.where(irregular > UNSURE_SHARE, target * IRREGULAR_WEIGHT, 1.0)
+    losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (weight * losses).sum() / weight.sum()
+
+
+def noun_loss(logits: torch.Tensor, noun_ids: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of (B, B) image-to-text logits; equal nouns share the target; images with noun -1 do not count."""
+    known = noun_ids >= 0
+    same = (noun_ids[:, None] == noun_ids[None]) & known[:, None]
+    target = same / same.sum(-1, keepdim=True).clamp(min=1)
+    losses = -(target * logits.log_softmax(-1)).sum(-1)
+    return (losses * known).sum() / known.sum().clamp(min=1)

@@ -1,0 +1,323 @@
+"""The pretraining of the demo's tiny CLIP: pictures, labels, texts, a few steps, and the weights that are shipped."""
+
+import json
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPModel, CLIPTokenizer
+
+from moeclip_hf.demo.pretraining import texts
+from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
+from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
+from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
+from moeclip_hf.demo.pretraining.objective import noun_loss, state_loss
+from moeclip_hf.demo.pretraining.samples import draw_sample
+from moeclip_hf.demo.pretraining.scenes import SCENES, object_scene, render, scene_nouns, structural_irregularity
+from moeclip_hf.demo.pretraining.shards import patch_shares
+from moeclip_hf.demo.pretraining.textures import HELD_OUT_PATTERNS, PATTERNS, TRAINING_PATTERNS
+from moeclip_hf.demo.pretraining.tokenizer import learn_tokenizer, shipped_tokenizer
+from moeclip_hf.demo.pretraining.train import Recipe, Stage, build_clip, pretrain, resize_positions
+
+
+SHIPPED = Path(str(files("moeclip_hf"))) / "demo" / "tiny_clip"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return shipped_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return CLIPModel.from_pretrained(SHIPPED, dtype=torch.float32).eval(), CLIPTokenizer.from_pretrained(SHIPPED)
+
+
+# ---------------------------------------------------------------- pictures and labels
+
+
+def test_samples_depend_on_seed_and_number_alone():
+    first, again = draw_sample(5, 3, 48), draw_sample(5, 3, 48)
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.mask, again.mask)
+    assert first.noun == again.noun
+    assert not np.array_equal(first.image, draw_sample(6, 3, 48).image)
+    assert not np.array_equal(first.image, draw_sample(5, 4, 48).image)
+
+
+def test_about_half_of_the_samples_are_regular_and_a_third_are_grey():
+    samples = [draw_sample(1, number, 48) for number in range(150)]
+    assert all(sample.image.shape == (48, 48, 3) and sample.image.dtype == np.uint8 for sample in samples)
+    assert 0.35 < np.mean([sample.mask.any() for sample in samples]) < 0.65
+    grey = [np.abs(np.diff(sample.image.astype(int), axis=-1)).max() <= 2 for sample in samples]
+    assert np.mean(grey) > 0.3
+    areas = [(sample.mask > 127).mean() for sample in samples if sample.mask.any()]
+    assert max(areas) < 0.6
+    assert np.median(areas) < 0.1
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.__name__)
+def test_patterns_are_finite_and_bounded_on_any_canvas(pattern):
+    for shape in ((40, 40), (33, 51)):
+        values = pattern(np.random.default_rng(0), Canvas(*shape))
+        assert values.shape == shape
+        assert np.isfinite(values).all()
+        assert values.min() > -0.6
+        assert values.max() < 1.6
+        assert values.std() > 0
+
+
+def test_held_out_patterns_are_never_drawn_in_training():
+    assert set(TRAINING_PATTERNS) | set(HELD_OUT_PATTERNS) == set(PATTERNS)
+    assert set(TRAINING_PATTERNS).isdisjoint(HELD_OUT_PATTERNS)
+
+
+@pytest.mark.parametrize("region", [draw for draw, _ in REGIONS], ids=lambda region: region.__name__)
+@pytest.mark.parametrize("change", [change for change, _ in CHANGES], ids=lambda change: change.__name__)
+def test_nothing_changes_far_from_a_region(region, change):
+    rng, canvas = np.random.default_rng(2), Canvas(56, 56)
+    image = rng.uniform(0.2, 0.8, (56, 56, 3)).astype(np.float32)
+    where = region(rng, canvas, 0.0, 0.0).astype(np.float32)
+    changed = change(rng, canvas, image, where)
+    assert changed.shape == image.shape
+    assert np.isfinite(changed).all()
+    far = np.ones((56, 56), bool)
+    for row, column in np.argwhere(where > 0):
+        far[max(row - 12, 0) : row + 13, max(column - 12, 0) : column + 13] = False
+    assert np.abs(changed - image)[far].max(initial=0) < 1e-3
+
+
+def test_masks_mark_what_differs():
+    rng, canvas = np.random.default_rng(0), Canvas(64, 64)
+    found = 0
+    for _ in range(40):
+        image = np.full((64, 64, 3), rng.uniform(0.3, 0.7), np.float32)
+        image += 0.05 * spectral_noise(rng, canvas)[..., None]
+        allowed = np.zeros((64, 64), bool)
+        allowed[:, :40] = True
+        change = add_irregularity(rng, canvas, image, allowed)
+        if change is None:
+            continue
+        found += 1
+        difference = np.abs(change.image - image).mean(-1)
+        assert change.mask.any()
+        assert difference[change.mask].mean() >= 0.035
+        assert difference[change.mask].mean() > 3 * difference[~change.mask].mean()
+        assert not change.mask[:, 44:].any()
+    assert found > 25
+
+
+def test_structural_masks_are_where_the_two_renderings_differ():
+    rng, found = np.random.default_rng(3), 0
+    for _ in range(12):
+        scene = object_scene(rng, Canvas(64, 64))
+        again, _ = render(scene, scene.parts)
+        assert np.array_equal(again, scene.image)
+        change = structural_irregularity(rng, scene)
+        if change is not None:
+            found += 1
+            difference = np.abs(change.image - scene.image).mean(-1)
+            assert difference[change.mask].mean() > 0.05
+            assert difference[~change.mask].max() < 0.5
+            assert difference[~change.mask].mean() < 0.01
+    assert found > 6
+
+
+@pytest.mark.parametrize("build", [build for build, _ in SCENES], ids=lambda build: build.__name__)
+def test_scenes_have_a_picture_a_foreground_and_a_noun(build):
+    for seed in range(3):
+        scene = build(np.random.default_rng(seed), Canvas(50, 62))
+        assert scene.image.shape == (50, 62, 3)
+        assert scene.image.min() >= 0
+        assert scene.image.max() <= 1
+        assert scene.foreground.shape == (50, 62)
+        assert scene.noun
+
+
+def test_patch_shares_match_a_loop():
+    mask = np.random.default_rng(0).integers(0, 256, (24, 24)).astype(np.uint8)
+    shares = patch_shares(mask, 8)
+    for row in range(3):
+        for column in range(3):
+            block = mask[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+            assert shares[row, column] == np.ceil(block.astype(float).mean())
+
+
+def test_hash_is_uniform_and_changes_with_the_seed():
+    x, y = np.meshgrid(np.arange(60.0), np.arange(60.0))
+    values = hash_unit(x, y, seed=1)
+    assert values.min() >= 0
+    assert values.max() < 1
+    assert abs(values.mean() - 0.5) < 0.02
+    assert abs(np.corrcoef(values.ravel(), hash_unit(x, y, seed=2).ravel())[0, 1]) < 0.05
+
+
+# ---------------------------------------------------------------- texts and tokenizer
+
+
+def test_tokenizer_reads_any_text_and_ends_with_its_last_id(tokenizer):
+    rng = np.random.default_rng(0)
+    assert tokenizer.eos_token_id == len(tokenizer) - 1
+    for _ in range(50):
+        for text in texts.state_texts(rng, texts.arbitrary_noun(rng)):
+            ids = tokenizer(text).input_ids
+            assert ids[0] == tokenizer.bos_token_id
+            assert ids[-1] == tokenizer.eos_token_id
+            assert ids.count(tokenizer.eos_token_id) == 1
+            assert len(ids) <= tokenizer.model_max_length
+            decoded = tokenizer.decode(ids, skip_special_tokens=True)
+            assert decoded.replace(" ", "") == text.lower().replace(" ", "")
+
+
+def test_known_words_are_one_token_and_unknown_ones_have_no_unknown_token(tokenizer):
+    assert tokenizer.tokenize("a photo of a damaged magnetic tile.") == [
+        f"{word}</w>" for word in ("a", "photo", "of", "a", "damaged", "magnetic", "tile", ".")
+    ]
+    pieces = tokenizer.tokenize("Zürich's quixotic x-ray 漢字")
+    assert len(pieces) > 8
+    assert not set(pieces) & set(tokenizer.all_special_tokens)
+
+
+def test_learnt_vocabulary_has_every_listed_word_as_one_token(tokenizer):
+    words = texts.vocabulary_words(scene_nouns())
+    for one in (tokenizer, learn_tokenizer()):
+        assert [word for word in words if len(one.tokenize(word)) > 1] == []
+        assert one.eos_token_id == len(one) - 1
+
+
+def test_long_object_names_fit_the_context(tokenizer):
+    name = (
+        "bright concentric rings in neon yellow and blue tones against a dark blue background, "
+        "resembling a stylized wave or energy field radiating outward"
+    )
+    assert len(tokenizer(f"a photo of a {name} with damage.").input_ids) <= tokenizer.model_max_length
+
+
+def test_words_of_the_test_categories_never_occur_in_training_texts():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        words = set(texts.arbitrary_noun(rng).split())
+        assert not words & texts.HELD_OUT_WORDS
+
+
+# ---------------------------------------------------------------- objective and loop
+
+
+def test_state_loss_matches_a_loop():
+    logits = torch.tensor([[2.0, -1.0, 0.5, 1.0]])
+    shares = torch.tensor([[0.5, 0.0, 0.05, 0.01]])
+    softplus = torch.nn.functional.softplus
+    expected = (6 * softplus(torch.tensor(-2.0)) + softplus(torch.tensor(-1.0)) + softplus(torch.tensor(1.0))) / 8
+    assert state_loss(logits, shares).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_noun_loss_shares_the_target_among_equal_nouns_and_skips_unknown_ones():
+    logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0], [9.0, 9.0, 9.0]])
+    rows = logits.log_softmax(-1)
+    expected = -(rows[0, :2].mean() + rows[1, :2].mean()) / 2
+    assert noun_loss(logits, torch.tensor([7, 7, -1])).item() == pytest.approx(expected.item(), abs=1e-6)
+    assert noun_loss(logits, torch.tensor([-1, -1, -1])).item() == 0
+
+
+def test_positions_are_resized_once_and_the_rest_stays(tokenizer):
+    clip = build_clip(Recipe((), hidden_size=64, num_layers=4, num_heads=1), len(tokenizer), 32)
+    table = clip.vision_model.embeddings.position_embedding.weight.detach().clone()
+    resize_positions(clip, 32)
+    assert torch.equal(clip.vision_model.embeddings.position_embedding.weight, table)
+    resize_positions(clip, 48)
+    resized = clip.vision_model.embeddings.position_embedding.weight
+    assert resized.shape == (37, 64)
+    assert torch.equal(resized[0], table[0])
+    assert resized[1:].mean(0).allclose(table[1:].mean(0), atol=0.02)
+    assert clip.vision_model(torch.zeros(1, 3, 48, 48)).last_hidden_state.shape == (1, 37, 64)
+
+
+STAGE = Stage(
+    "first",
+    size=32,
+    steps=3,
+    images=12,
+    first=8,
+    growth=2,
+    batch_size=6,
+    learning_rate=1e-3,
+    warmup=1,
+    decay=1,
+    shard_size=6,
+)
+SMALL = Recipe(
+    (STAGE, replace(STAGE, name="second", size=48, steps=2)),
+    hidden_size=64,
+    num_layers=4,
+    num_heads=1,
+    text_hidden_size=64,
+    text_layers=1,
+    projection_dim=32,
+    levels=(0, 1, 2, 3),
+)
+
+
+def _losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    options = {"bfloat16": False, "checkpoint_every": 1, "progress": False}
+    folder = pretrain(SMALL, tmp_path / "straight", **options)
+    straight = _losses(tmp_path / "straight")
+    assert len(straight) == 5
+    assert np.isfinite(straight).all()
+
+    pieces = tmp_path / "pieces"
+    for steps in (1, 4, None):
+        pretrain(SMALL, pieces, stop_after=steps, **options)
+    assert _losses(pieces) == straight
+    one, other = (CLIPModel.from_pretrained(path) for path in (folder, pieces / "tiny_clip"))
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    assert one.config.vision_config.image_size == 48
+    assert one.dtype == torch.float16
+
+
+def test_rate_warms_up_stays_and_falls_to_zero():
+    stage = replace(STAGE, steps=10, warmup=4, decay=5, learning_rate=1.0)
+    assert [round(stage.rate(step), 3) for step in range(10)] == [0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]
+
+
+# ---------------------------------------------------------------- what is shipped
+
+
+def test_shipped_weights_are_small_half_precision_and_complete(shipped):
+    clip, tokenizer = shipped
+    assert (SHIPPED / "model.safetensors").stat().st_size <= 12e6
+    assert json.loads((SHIPPED / "config.json").read_text())["dtype"] == "float16"
+    assert (SHIPPED / "README.md").read_text().count("procedural") > 1
+    vision, text = clip.config.vision_config, clip.config.text_config
+    assert vision.image_size // vision.patch_size >= 14
+    assert text.vocab_size == len(tokenizer)
+    assert text.eos_token_id == tokenizer.eos_token_id == len(tokenizer) - 1
+    assert all(torch.isfinite(value).all() for value in clip.state_dict().values())
+
+
+def test_shipped_tower_finds_irregularities_it_has_never_seen(shipped):
+    clip, tokenizer = shipped
+    size = clip.config.vision_config.image_size
+    samples = [draw_sample(424_242, number, size, held_out=True) for number in range(60)]
+    assert measure(clip, tokenizer, samples)["region_auroc"] > 0.75
+
+
+def test_shipped_state_direction_holds_for_any_noun(shipped):
+    clip, tokenizer = shipped
+    nouns = ["magnetic tile", "wurblefink", "pcb", "colon endoscopy image", "surface"]
+    pixels = torch.randn(1, 3, clip.config.vision_config.image_size, clip.config.vision_config.image_size)
+    maps, _ = state_maps(clip, tokenizer, pixels.expand(len(nouns), -1, -1, -1), nouns)
+    correlation = np.corrcoef(maps.flatten(1).numpy())
+    assert correlation.min() > 0.8
+
+
+def test_auroc_counts_ties_half():
+    assert auroc(np.array([1, 2, 2, 3]), np.array([0, 0, 1, 1])) == pytest.approx(0.875)
+    assert np.isnan(auroc(np.array([1, 2]), np.array([0, 0])))
