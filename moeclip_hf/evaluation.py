@@ -305,12 +305,18 @@ def _mean_of_defined(values: list[float]) -> float:
 
 def _reasons(kept: _ClassScores, values: dict[str, float]) -> dict[str, str]:
     """Says for each undefined metric of a class what the class's test set lacks."""
-    lacking = {"image": "no anomalous image" if not any(kept.labels) else "no normal image"}
+    num_anomalous = sum(kept.labels)
+    image_reason = "no normal image" if num_anomalous else "no anomalous image"
     if not kept.num_masks:
-        lacking["pixel"] = "no masks"
+        pixel_reason = "no masks"
+    elif kept.has_anomalous_pixels:
+        pixel_reason = "no normal pixel"
+    elif num_anomalous == kept.num_masks_missing:
+        pixel_reason = "no anomalous image with a mask" if num_anomalous else "no anomalous image"
     else:
-        lacking["pixel"] = "no normal pixel" if kept.has_anomalous_pixels else "no anomalous pixel in any known mask"
-    return {metric: lacking[metric.partition("_")[0]] for metric in METRICS if math.isnan(values[metric])}
+        pixel_reason = "every mask is empty"
+    reasons = {"image": image_reason, "pixel": pixel_reason}
+    return {metric: reasons[metric.partition("_")[0]] for metric in METRICS if math.isnan(values[metric])}
 
 
 def _notes(results: dict) -> list[str]:
