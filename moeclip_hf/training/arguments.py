@@ -76,6 +76,8 @@ class MoECLIPTrainingArguments(TrainingArguments):
     adam_beta1: float = field(default=0.5, metadata={"help": "Beta1 for Adam."})
     seed: int = field(default=111, metadata={"help": "Seed of dropout, of the order of samples and of routing ties."})
     logging_steps: float = field(default=50, metadata={"help": "Log every X updates steps."})
+    # A loss that is not finite is shown as such: it does not become finite again.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave nan and inf out of the logged loss."})
     save_strategy: str = field(default="epoch", metadata={"help": "The checkpoint save strategy to use."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Whether columns that the model does not read are dropped from a dataset."}
@@ -97,6 +99,9 @@ class MoECLIPTrainingArguments(TrainingArguments):
             if getattr(self, name) is None:
                 setattr(self, name, getattr(preset, name))
         self._check_ranges()
+        if self.data_seed is None:
+            # Otherwise Accelerate takes the state in which the global generator happens to be for the order's seed.
+            self.data_seed = self.seed
         super().__post_init__()
         # torch's DataParallel, transformers' choice for several GPUs in one process, would cut the prompts' table
         # along with the batch. Several GPUs are used by several processes, under `accelerate launch`.

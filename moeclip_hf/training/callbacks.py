@@ -1,4 +1,4 @@
-"""Small callbacks of the trainer: the epoch that shuffling and augmentation see, and a short line at the progress bar."""
+"""Small callbacks of the trainer: the epoch that the augmentation sees, and a short line at the progress bar."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ from transformers import ProgressCallback, TrainerCallback
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the sampler and the data set which epoch it is.
+    """Tells the training data which epoch it is.
 
-    Accelerate's data loaders tell only one of the two, and under several processes none after a resume.
+    Accelerate's loaders tell the sampler, but under several processes not the data set.
 
     Args:
         set_epoch (`Callable[[int], None]`): Called with the epoch, counted from 0.

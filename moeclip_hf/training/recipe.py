@@ -88,7 +88,9 @@ def build_model(options: argparse.Namespace) -> tuple[MoECLIPForAnomalyDetection
     """
     set_seed(options.seed)
     hidden_act = get_preset(options.preset).hidden_act
-    model = MoECLIPForAnomalyDetection.from_clip(options.clip, image_size=options.image_size, hidden_act=hidden_act)
+    model = MoECLIPForAnomalyDetection.from_clip(
+        options.clip, image_size=options.image_size, hidden_act=hidden_act, moe_lora={"seed": options.seed}
+    )
     trained, total = model.get_nb_trainable_parameters()
     logger.info(
         "trainable params: %s || all params: %s || trainable%%: %.4f",

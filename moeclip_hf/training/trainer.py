@@ -19,7 +19,6 @@ from .arguments import MoECLIPTrainingArguments
 from .callbacks import EpochCallback, ShortProgressCallback
 from .checkpoints import TRAINER_STATE, find_last_checkpoint, is_complete, load_adapters, save_adapters
 from .monitor import ExpertMonitor
-from .sampler import EpochSampler
 from .schedule import get_step_schedule
 
 
@@ -112,7 +111,6 @@ class MoECLIPTrainer(Trainer):
         self._loss_sums: dict[str, torch.Tensor] = {}
         self._num_batches = 0
         self._evaluation: _Evaluation | None = None
-        self._train_sampler: EpochSampler | None = None
         super().__init__(
             model=model,
             args=args,
@@ -263,13 +261,6 @@ class MoECLIPTrainer(Trainer):
         self._prompt_state = prompts["prompt_state"]
         return self.model.get_prompt_embeds(prompts["input_ids"], prompts["attention_mask"]).detach()[0]
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None):
-        if self.args.train_sampling_strategy != "random":
-            return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._train_sampler = EpochSampler(self.train_dataset if train_dataset is None else train_dataset, seed)
-        return self._train_sampler
-
     def _get_dataloader(self, *args, **kwargs) -> DataLoader:
         loader = super()._get_dataloader(*args, **kwargs)
         # An iterator draws its workers' base seed: from here, not from the global generator that dropout uses, or a
@@ -278,9 +269,8 @@ class MoECLIPTrainer(Trainer):
         return loader
 
     def _set_epoch(self, epoch: int) -> None:
-        for target in (self._train_sampler, self.train_dataset):
-            if hasattr(target, "set_epoch"):
-                target.set_epoch(epoch)
+        if hasattr(self.train_dataset, "set_epoch"):
+            self.train_dataset.set_epoch(epoch)
 
     # ---- evaluation ----
 

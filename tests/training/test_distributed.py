@@ -55,3 +55,4 @@ def test_two_processes_resume_exactly_in_the_middle_of_an_epoch(two_processes):
     losses = json.loads((two_processes / "losses.json").read_text())
     assert len(losses["whole"]) == 7
     assert losses["resumed"] == losses["whole"]
+    assert losses["epoch"] == 2  # the augmentation's, of steps 7 to 9

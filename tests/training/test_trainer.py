@@ -121,6 +121,17 @@ def test_experts_are_logged_per_layer(fresh_model, make_trainer):
         assert [sum(step) for step in zip(*load, strict=True)] == pytest.approx([1.0] * 3)
 
 
+def test_model_without_experts(tiny_clip, make_trainer):
+    model = MoECLIPForAnomalyDetection.from_clip(tiny_clip, image_size=56, moe_lora=None)
+    trainer = make_trainer(
+        model, eval_dataset=Squares(4), max_steps=2, preset="released", save_strategy="steps", save_steps=1
+    )
+    trainer.train()
+    trainer.evaluate()
+    assert len(get_logged(trainer, "segmentation_loss")) == 2
+    assert not any("layer" in name or name == "etf_loss" for line in trainer.state.log_history for name in line)
+
+
 def test_update_is_measured_on_the_weights(fresh_model, make_trainer):
     settings = {"learning_rate": 1e-3, "lr_milestones": [1], "lr_gamma": 0.5, "max_steps": 2}
     snapshots = []
@@ -206,6 +217,16 @@ def test_first_steps_are_finite(fresh_model, make_trainer, precision):
     assert {parameter.dtype for parameter in fresh_model.parameters()} == {torch.float32}
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [{}, {"bf16": True}, {"fp16": True}])
+def test_first_steps_are_finite_on_a_gpu(fresh_model, make_trainer, precision):
+    trainer = make_trainer(fresh_model, max_steps=3, use_cpu=False, **precision)
+    trainer.train()
+    assert trainer.args.device.type == "cuda"
+    assert all(math.isfinite(loss) for loss in get_logged(trainer, "loss"))
+    assert all(torch.isfinite(parameter).all() for parameter in fresh_model.parameters())
+
+
 def test_activation_checkpointing_changes_nothing(tiny_model, make_trainer):
     start = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     losses = []
@@ -229,6 +250,17 @@ def test_tensorboard_gets_every_term(fresh_model, make_trainer, tmp_path):
         assert len(events.Scalars(f"train/{name}")) == 2
 
 
+def test_order_follows_from_the_seed_alone(fresh_model, make_trainer):
+    orders = []
+    for state, seed in ((1, 111), (2, 111), (1, 112)):
+        trainer = make_trainer(fresh_model, seed=seed)
+        torch.manual_seed(state)  # whatever else draws random numbers
+        loader = trainer.get_train_dataloader()
+        loader.set_epoch(1)
+        orders.append([int(label) for batch in loader for label in batch["pixel_values"].sum((1, 2, 3))])
+    assert orders[0] == orders[1] != orders[2]
+
+
 # ---- prompts ----
 
 
@@ -245,7 +277,7 @@ def test_text_tower_runs_once_per_object(fresh_model, make_trainer):
 
 def test_each_data_set_numbers_its_own_objects(tiny_model, processor, make_trainer):
     validation = Squares(6, object_names=("screw", "nut", "bolt"))
-    trainer = make_trainer(tiny_model, eval_dataset=validation)
+    trainer = make_trainer(tiny_model, eval_dataset=validation, per_device_eval_batch_size=2)
     trainer.train()
     expected, _ = compute_outputs(tiny_model.eval(), processor, validation, range(6))
     predictions = trainer.predict(validation).predictions

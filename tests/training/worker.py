@@ -92,10 +92,11 @@ def compare_with_resumed(folder):
     whole.train()
     resumed = build_trainer(folder, **settings)
     resumed.train(resume_from_checkpoint=str(Path(folder) / "checkpoint-4"))
-    return {
+    losses = {
         name: [line["loss"] for line in trainer.state.log_history if "loss" in line]
         for name, trainer in (("whole", whole), ("resumed", resumed))
     }
+    return losses | {"epoch": int(whole.train_dataset.epoch)}
 
 
 # ---- killed ----
