@@ -26,6 +26,21 @@ class EpochCallback(TrainerCallback):
         self._set_epoch(int(state.epoch or 0))
 
 
+class ResumeCallback(TrainerCallback):
+    """Restores what transformers starts anew when it continues a run, right after it has done so.
+
+    Args:
+        restore (`Callable[[], None]`): Called once, before the first step.
+    """
+
+    def __init__(self, restore: Callable[[], None]):
+        self._restore = restore
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Restores it."""
+        self._restore()
+
+
 class ShortProgressCallback(ProgressCallback):
     """A progress bar whose log lines leave out the values of single layers; those are for `report_to`."""
 

@@ -105,6 +105,22 @@ class ExpertMonitor(TrainerCallback):
         self._moved, self._steps = {}, 0
         return values
 
+    def state_dict(self) -> dict:
+        """Gives what was measured since the last `collect`, for a checkpoint.
+
+        Returns:
+            `dict`: Tensors and numbers.
+        """
+        return {"moved": self._moved, "steps": self._steps}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continues from what a checkpoint holds.
+
+        Args:
+            state (`dict`): Of `state_dict`.
+        """
+        self._moved, self._steps = state["moved"], state["steps"]
+
     def stop(self) -> None:
         """Removes the hooks and forgets what was seen."""
         for hook in self._hooks:

@@ -16,7 +16,7 @@ from ..data import collate_anomaly_samples
 from ..evaluation import BenchmarkProtocol
 from ..processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
 from .arguments import MoECLIPTrainingArguments
-from .callbacks import EpochCallback, ShortProgressCallback
+from .callbacks import EpochCallback, ResumeCallback, ShortProgressCallback
 from .checkpoints import TRAINER_STATE, find_last_checkpoint, is_complete, load_adapters, save_adapters
 from .monitor import ExpertMonitor
 from .schedule import get_step_schedule
@@ -111,6 +111,7 @@ class MoECLIPTrainer(Trainer):
         self._loss_sums: dict[str, torch.Tensor] = {}
         self._num_batches = 0
         self._evaluation: _Evaluation | None = None
+        self._resumed_checkpoint: str | None = None
         super().__init__(
             model=model,
             args=args,
@@ -124,9 +125,14 @@ class MoECLIPTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         # transformers writes its cache switch into every model's configuration; ours knows no such key.
         vars(self.model.config).pop("use_cache", None)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                "FSDP and DeepSpeed are not supported: launch several processes, each with the whole model."
+            )
         self.monitor = ExpertMonitor(lambda: self.model.moe_lora_layers())
         self.add_callback(self.monitor)
         self.add_callback(EpochCallback(self._set_epoch))
+        self.add_callback(ResumeCallback(self._load_log_window))
         if self.pop_callback(ProgressCallback):
             self.add_callback(ShortProgressCallback)
 
@@ -164,9 +170,9 @@ class MoECLIPTrainer(Trainer):
         if self.train_dataset is None:
             raise ValueError("`train_dataset` (None) must be an AnomalyDetectionDataset.")
         self._loss_sums, self._num_batches = {}, 0
-        checkpoint = self._find_checkpoint(resume_from_checkpoint)
+        self._resumed_checkpoint = self._find_checkpoint(resume_from_checkpoint)
         try:
-            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            return super().train(resume_from_checkpoint=self._resumed_checkpoint, **kwargs)
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, (ExpertMonitor, ShortProgressCallback)):
@@ -415,8 +421,30 @@ class MoECLIPTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
+        # The log's averages reach back to its last line, which is not always where a checkpoint is.
+        window = {
+            "tr_loss": self._tr_loss,
+            "last_logged": self._globalstep_last_logged,
+            "loss_sums": self._loss_sums,
+            "num_batches": self._num_batches,
+            "monitor": self.monitor.state_dict(),
+        }
+        torch.save(window, self._log_window_file(output_dir))
         # The trainer state comes next and must not precede another process's file.
         self.accelerator.wait_for_everyone()
+
+    def _log_window_file(self, checkpoint: str) -> str:
+        return os.path.join(checkpoint, f"log_window_{self.args.process_index}.pt")
+
+    def _load_log_window(self) -> None:
+        if self._resumed_checkpoint is None or not os.path.isfile(self._log_window_file(self._resumed_checkpoint)):
+            return
+        # An indexed CPU device cannot be named to `torch.load`.
+        device = self.args.device if self.args.device.type != "cpu" else "cpu"
+        window = torch.load(self._log_window_file(self._resumed_checkpoint), map_location=device, weights_only=True)
+        self._tr_loss, self._globalstep_last_logged = window["tr_loss"], window["last_logged"]
+        self._loss_sums, self._num_batches = window["loss_sums"], window["num_batches"]
+        self.monitor.load_state_dict(window["monitor"])
 
     def _find_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
         if not resume_from_checkpoint:

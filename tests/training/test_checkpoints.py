@@ -60,6 +60,17 @@ def test_resumed_run_with_accumulation_is_bit_equal(tmp_path):
         assert new_losses(resumed, step) == get_logged(whole, "loss")[step:]
 
 
+def test_log_lines_that_reach_over_a_checkpoint_are_the_same(tmp_path):
+    settings = {"max_steps": 8, "logging_steps": 4, "lora_dropout": 0.5}
+    whole = build_trainer(tmp_path, save_strategy="steps", save_steps=6, **settings)
+    whole.train()
+    resumed = build_trainer(tmp_path, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+    for name in ("loss", "segmentation_loss", "etf_loss", "lora_B_update/layer_2", "expert_similarity/layer_1"):
+        assert get_logged(resumed, name) == get_logged(whole, name)
+        assert len(get_logged(whole, name)) == 2
+
+
 def test_killed_run_continues_exactly(tmp_path):
     expected = build_trainer(tmp_path / "whole", routed=False, **KILLED_RUN)
     expected.train()
