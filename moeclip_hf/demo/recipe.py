@@ -1,6 +1,8 @@
 """The one place where the demo's numbers stand: how much is drawn, and how the tiny model is trained on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from .benchmark.writing import DEFAULT_COUNTS
 
 
 @dataclass(frozen=True)
@@ -9,8 +11,8 @@ class DemoRecipe:
 
     Args:
         benchmark_seed (`int`, *optional*): Seed of the pictures, the same whatever the seed of the training.
-        good (`int`, *optional*): Flawless pictures per category, in both halves.
-        defective (`int`, *optional*): Defective pictures per category, in both halves.
+        counts (`dict[str, tuple[int, int]]`, *optional*):
+            Flawless and defective pictures per category of each half.
         image_size (`int`, *optional*): The model's input size in pixels.
         num_train_epochs (`float`, *optional*): Passes over the training half.
         batch_size (`int`, *optional*): Pictures per training step.
@@ -19,8 +21,7 @@ class DemoRecipe:
     """
 
     benchmark_seed: int = 0
-    good: int = 14
-    defective: int = 16
+    counts: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(DEFAULT_COUNTS))
     image_size: int = 168
     num_train_epochs: float = 4.0
     batch_size: int = 8

@@ -115,8 +115,7 @@ def prepare_benchmark(folder: Path, recipe: DemoRecipe, progress: bool, report: 
         halves = write_benchmark(
             folder,
             seed=recipe.benchmark_seed,
-            good=recipe.good,
-            defective=recipe.defective,
+            counts=recipe.counts,
             num_workers=min(2, os.cpu_count() or 1),
             on_progress=show,
         )

@@ -9,7 +9,7 @@ from moeclip_hf.demo import draw_example
 from moeclip_hf.demo.benchmark import TEST_CATEGORIES, TRAIN_CATEGORIES, draw_sample, write_benchmark
 from moeclip_hf.demo.benchmark.surface_defects import SURFACE_DEFECTS
 from moeclip_hf.demo.benchmark.writing import sample_plan
-from moeclip_hf.demo.heuristic import SCALES, local_contrast
+from moeclip_hf.demo.heuristic import GRIDS, local_contrast
 
 
 CATEGORIES = TRAIN_CATEGORIES + TEST_CATEGORIES
@@ -32,8 +32,11 @@ def test_halves_share_no_name_and_one_defect_is_unseen():
     assert 8 <= len(textures) <= len(CATEGORIES) - 8
     assert len(kinds(CATEGORIES)) >= 6
     assert "bent_part" in kinds(TEST_CATEGORIES) - kinds(TRAIN_CATEGORIES)
-    words = {word for category in TRAIN_CATEGORIES for word in category.name.split("_")}
-    assert not words & {word for category in TEST_CATEGORIES for word in category.name.split("_")}
+    train_words, test_words = (
+        {word for category in half for word in category.name.split("_")}
+        for half in (TRAIN_CATEGORIES, TEST_CATEGORIES)
+    )
+    assert not train_words & test_words
 
 
 @pytest.mark.parametrize("category", CATEGORIES, ids=lambda category: category.name)
@@ -85,15 +88,18 @@ def test_plan_spreads_the_defects():
 
 def test_writing_repeats_for_any_number_of_workers(tmp_path):
     steps = []
-    halves = write_benchmark(tmp_path / "a", good=1, defective=1, num_workers=0)
+    counts = {"train": (1, 0), "test": (1, 1)}
+    halves = write_benchmark(tmp_path / "a", counts=counts, num_workers=0)
     write_benchmark(
-        tmp_path / "b", good=1, defective=1, num_workers=2, on_progress=lambda done, total: steps.append((done, total))
+        tmp_path / "b", counts=counts, num_workers=2, on_progress=lambda done, total: steps.append((done, total))
     )
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*") if path.is_file())
     assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
     assert steps == [(done, len(CATEGORIES)) for done in range(1, len(CATEGORIES) + 1)]
     assert set(halves) == {"train", "test"}
+    with pytest.raises(ValueError, match=r"`counts` .* must give train and test two numbers each"):
+        write_benchmark(tmp_path, counts={"test": (1, 1)})
     category = TEST_CATEGORIES[0]
     folder = halves["test"] / category.name
     with Image.open(folder / "ground_truth" / category.defects[0] / "000_mask.png") as mask:
@@ -119,12 +125,12 @@ def local_contrast_slowly(image, patch_size, reach):
 
 
 def test_heuristic_matches_loops():
-    images = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
-    maps, scores = local_contrast(images, 4)
-    assert maps.shape == (2, 24, 32)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    maps, scores = local_contrast(images, 8)
+    assert maps.shape == (2, 32, 32)
     for image, score in zip(images, scores, strict=True):
         assert score.item() == pytest.approx(local_contrast_slowly(image.numpy(), 4, 2).max(), rel=1e-5)
-    with pytest.raises(ValueError, match=r"`patch_size` \(5\) must divide"):
+    with pytest.raises(ValueError, match=r"`grid_size` \(5\) must divide"):
         local_contrast(images, 5)
 
 
@@ -136,15 +142,15 @@ def auroc(scores, labels):
 
 def test_contrast_alone_does_not_solve_it():
     """Strong contrast belongs to normal objects too: the heuristic stays under 0.75 at both levels, best scale."""
-    image_level, pixel_level = np.zeros(len(SCALES)), np.zeros(len(SCALES))
+    image_level, pixel_level = np.zeros(len(GRIDS)), np.zeros(len(GRIDS))
     for category in TEST_CATEGORIES:
         samples = [(index, defect) for defect, indices in sample_plan(category, 8, 10) for index in indices]
         drawn = [as_arrays(draw_sample(category, 0, index, defect)) for index, defect in samples]
         images = torch.tensor(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2) / 255
         labels = np.array([defect is not None for _, defect in samples])
         masks = np.stack([mask[::4, ::4] > 0 for _, mask in drawn])
-        for row, scale in enumerate(SCALES):
-            maps, scores = local_contrast(images, scale)
+        for row, grid_size in enumerate(GRIDS):
+            maps, scores = local_contrast(images, grid_size)
             image_level[row] += auroc(scores.numpy(), labels) / len(TEST_CATEGORIES)
             pixel_level[row] += auroc(maps[:, ::4, ::4].flatten().numpy(), masks.flatten()) / len(TEST_CATEGORIES)
     assert image_level.max() < 0.75

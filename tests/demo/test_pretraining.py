@@ -14,7 +14,7 @@ from moeclip_hf.demo.pretraining import texts
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
 from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
-from moeclip_hf.demo.pretraining.objective import noun_loss, state_loss
+from moeclip_hf.demo.pretraining.objective import noun_loss, peak_loss, state_loss
 from moeclip_hf.demo.pretraining.samples import draw_sample
 from moeclip_hf.demo.pretraining.scenes import SCENES, object_scene, render, scene_nouns, structural_irregularity
 from moeclip_hf.demo.pretraining.shards import patch_shares
@@ -46,6 +46,25 @@ def test_samples_depend_on_seed_and_number_alone():
     assert first.noun == again.noun
     assert not np.array_equal(first.image, draw_sample(6, 3, 48).image)
     assert not np.array_equal(first.image, draw_sample(5, 4, 48).image)
+
+
+def test_twins_differ_only_around_the_mask():
+    compared = 0
+    for number in range(40):
+        sample = draw_sample(3, number, 64, irregular_share=1.0)
+        difference = np.abs(sample.image.astype(int) - sample.twin).mean(-1)
+        if not sample.mask.any():
+            continue
+        compared += 1
+        assert difference[sample.mask > 127].mean() > 4 * difference[sample.mask == 0].mean()
+    assert compared > 30
+
+
+def test_regular_samples_equal_their_twins():
+    for number in range(10):
+        sample = draw_sample(3, number, 48, irregular_share=0.0)
+        assert not sample.mask.any()
+        assert np.array_equal(sample.image, sample.twin)
 
 
 def test_about_half_of_the_samples_are_regular_and_a_third_are_grey():
@@ -207,11 +226,20 @@ def test_words_of_the_test_categories_never_occur_in_training_texts():
 
 
 def test_state_loss_matches_a_loop():
-    logits = torch.tensor([[2.0, -1.0, 0.5, 1.0]])
-    shares = torch.tensor([[0.5, 0.0, 0.05, 0.01]])
+    logits = torch.tensor([[2.0, -1.0, 0.5, 1.0, 3.0]])
+    shares = torch.tensor([[0.5, 0.0, 0.05, 0.01, 0.0]])
+    compared = torch.tensor([[0.0, 0.0, 0.0, 0.05, 0.4]])
+    terms = [(6, -2.0), (1, -1.0), (1, 1.0), (6, 3.0)]
+    expected = sum(weight * np.log1p(np.exp(value)) for weight, value in terms) / 14
+    assert state_loss(logits, shares, compared).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_peak_loss_looks_at_three_patches_and_skips_unsure_pictures():
+    logits = torch.tensor([[9.0, 3.0, 0.0, -5.0], [1.0, 1.0, 1.0, 1.0], [8.0, 8.0, 8.0, 8.0]])
+    shares = torch.tensor([[0.0, 0.3, 0.0, 0.0], [0.0, 0.0, 0.01, 0.0], [0.0, 0.05, 0.0, 0.0]])
     softplus = torch.nn.functional.softplus
-    expected = (6 * softplus(torch.tensor(-2.0)) + softplus(torch.tensor(-1.0)) + softplus(torch.tensor(1.0))) / 8
-    assert state_loss(logits, shares).item() == pytest.approx(expected.item(), abs=1e-6)
+    expected = (softplus(torch.tensor(-4.0)) + softplus(torch.tensor(1.0))) / 2
+    assert peak_loss(logits, shares).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_noun_loss_shares_the_target_among_equal_nouns_and_skips_unknown_ones():
@@ -249,7 +277,7 @@ STAGE = Stage(
     shard_size=6,
 )
 SMALL = Recipe(
-    (STAGE, replace(STAGE, name="second", size=48, steps=2)),
+    (STAGE, replace(STAGE, name="second", size=48, steps=2, peak_weight=0.3, paired=True)),
     hidden_size=64,
     num_layers=4,
     num_heads=1,

@@ -15,13 +15,15 @@ from .drawing import draw_sample
 HALVES = {"train": TRAIN_CATEGORIES, "test": TEST_CATEGORIES}
 """Name of each half's folder and its categories."""
 
+DEFAULT_COUNTS = {"train": (4, 28), "test": (14, 16)}
+"""Flawless and defective pictures per category: to learn, defects say more; to measure, both must be there."""
+
 
 def write_benchmark(
     folder: str | os.PathLike,
     *,
     seed: int = 0,
-    good: int = 16,
-    defective: int = 20,
+    counts: dict[str, tuple[int, int]] = DEFAULT_COUNTS,
     num_workers: int = 2,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
@@ -34,8 +36,8 @@ def write_benchmark(
     Args:
         folder (`str` or `os.PathLike`): Where the folders `train` and `test` go.
         seed (`int`, *optional*, defaults to 0): Seed of all pictures.
-        good (`int`, *optional*, defaults to 16): Flawless pictures per category.
-        defective (`int`, *optional*, defaults to 20): Defective pictures per category, spread over its defects.
+        counts (`dict[str, tuple[int, int]]`, *optional*):
+            For each half the flawless pictures per category and the defective ones, spread over its defects.
         num_workers (`int`, *optional*, defaults to 2): Number of drawing processes; 0 draws in this one.
         on_progress (`Callable`, *optional*): Called with the number of categories finished and their total.
 
@@ -43,13 +45,13 @@ def write_benchmark(
         `dict[str, Path]`: folder of each half.
 
     Raises:
-        ValueError: If `good` or `defective` is negative.
+        ValueError: If `counts` lacks a half or a count is negative.
     """
-    if good < 0 or defective < 0:
-        raise ValueError(f"`good` ({good}) and `defective` ({defective}) must not be negative.")
+    if set(counts) != set(HALVES) or min(count for pair in counts.values() for count in pair) < 0:
+        raise ValueError(f"`counts` ({counts}) must give {' and '.join(HALVES)} two numbers each, 0 or more.")
     folder = Path(folder)
-    tasks = [(folder / half, category.name) for half, categories in HALVES.items() for category in categories]
-    work = partial(_write_task, seed=seed, good=good, defective=defective)
+    tasks = [(half, category.name) for half, categories in HALVES.items() for category in categories]
+    work = partial(_write_task, folder=folder, seed=seed, counts=dict(counts))
     if num_workers == 0:
         _count(map(work, tasks), len(tasks), on_progress)
     else:
@@ -65,10 +67,11 @@ def _count(results, total: int, on_progress: Callable[[int, int], None] | None) 
             on_progress(done, total)
 
 
-def _write_task(task: tuple[Path, str], *, seed: int, good: int, defective: int) -> None:
-    root, name = task
-    category = next(category for categories in HALVES.values() for category in categories if category.name == name)
-    for defect, indices in sample_plan(category, good, defective):
+def _write_task(task: tuple[str, str], *, folder: Path, seed: int, counts: dict[str, tuple[int, int]]) -> None:
+    half, name = task
+    root = folder / half
+    category = next(category for category in HALVES[half] if category.name == name)
+    for defect, indices in sample_plan(category, *counts[half]):
         for number, index in enumerate(indices):
             picture, mask = draw_sample(category, seed, index, defect)
             _save(picture, root / name / "test" / (defect or "good") / f"{number:03d}.png")

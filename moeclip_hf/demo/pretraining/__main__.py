@@ -1,43 +1,65 @@
-"""`python -m moeclip_hf.demo.pretraining --output DIR`: make the tiny CLIP anew."""
+"""`python -m moeclip_hf.demo.pretraining --output DIR`: make the tiny CLIP anew, or go on where a run was stopped."""
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
+from transformers import CLIPModel, CLIPTokenizer
 
+from .measure import measure_procedural
 from .train import Recipe, Stage, pretrain
 
 
+# First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
+# tell the two apart by, as the rate falls.
 STAGES = (
     Stage(
         "main",
         size=112,
-        steps=2300,
+        steps=1400,
         images=24000,
         first=4000,
         growth=1000,
         batch_size=48,
         learning_rate=1e-3,
         warmup=100,
-        decay=600,
+        decay=0,
+    ),
+    Stage(
+        "pairs",
+        size=112,
+        steps=1000,
+        images=12000,
+        first=2000,
+        growth=500,
+        batch_size=48,
+        learning_rate=1e-3,
+        warmup=20,
+        decay=800,
+        peak_weight=0.3,
+        paired=True,
     ),
 )
 
 
 def main() -> None:
-    """Parse the arguments and run or resume the shipped recipe."""
+    """Parse the arguments, run or resume the shipped recipe, and measure what came out of it."""
     parser = argparse.ArgumentParser(prog="python -m moeclip_hf.demo.pretraining", description=__doc__)
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for samples, checkpoint, log and tiny_clip/"
+        "--output", type=Path, required=True, help="folder for samples, checkpoint, log, figures and tiny_clip/"
     )
-    parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw samples (default 1)")
     parser.add_argument(
-        "--float32", action="store_true", help="no bfloat16 autocast (it needs AVX512-BF16 or AMX to pay)"
+        "--float32", action="store_true", help="no bfloat16 autocast (which pays on CPUs with AMX or AVX512-BF16)"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    pretrain(Recipe(STAGES), arguments.output, workers=arguments.workers, bfloat16=not arguments.float32)
+    folder = pretrain(Recipe(STAGES), arguments.output, workers=arguments.workers, bfloat16=not arguments.float32)
+    clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    figures = measure_procedural(clip, CLIPTokenizer.from_pretrained(folder))
+    (arguments.output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

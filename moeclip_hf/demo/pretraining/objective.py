@@ -12,13 +12,15 @@ from transformers import CLIPModel
 class Batch:
     """Tensors of one step.
 
-    `pixel_values` (B, 3, H, W); `irregular` and `foreground` (B, N) shares in [0, 1]; `normal_ids` and `abnormal_ids`
-    (B, L) one prompt pair an image; `noun_ids` (B,) equal where the noun is equal, -1 where the noun says nothing about
-    the picture.
+    `pixel_values` (B, 3, H, W); `irregular`, `compared` and `foreground` (B, N) shares in [0, 1], where `compared` is
+    what is irregular in a picture's twin of the same batch (zero without a twin); `normal_ids` and `abnormal_ids`
+    (B, L), one prompt pair an image, or (B / 2, L) where the second half are twins of the first; `noun_ids` (B,), equal
+    where the noun is equal, -1 where it says nothing about the picture.
     """
 
     pixel_values: torch.Tensor
     irregular: torch.Tensor
+    compared: torch.Tensor
     foreground: torch.Tensor
     normal_ids: torch.Tensor
     abnormal_ids: torch.Tensor
@@ -62,16 +64,19 @@ class RegionTextObjective(nn.Module):
         patches = [F.normalize(head(token[:, 1:]).float(), dim=-1) for head, token in zip(heads, tokens, strict=True)]
         return patches, F.normalize(self.clip.visual_projection(tokens[-1][:, 0]).float(), dim=-1)
 
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Loss terms: `state` and `image_state` (sound or not), `noun` and `image_noun` (what it is), and `loss`."""
+    def forward(self, batch: Batch, peak_weight: float = 0.0) -> dict[str, torch.Tensor]:
+        """Loss terms: `state`, `peak` and `image_state` (sound or not), `noun` and `image_noun` (what), and `loss`."""
         texts = self.encode_texts(torch.cat([batch.normal_ids, batch.abnormal_ids]))
         normal, abnormal = texts.chunk(2)
+        repeats = len(batch.pixel_values) // len(normal)
+        normal, abnormal = normal.repeat(repeats, 1), abnormal.repeat(repeats, 1)
         levels, image = self.encode_levels(batch.pixel_values)
         scale = self.patch_scale.exp().clamp(max=100)
         direction = (abnormal - normal)[:, None]
+        logits = [scale * (patches * direction).sum(-1) + self.state_bias for patches in levels]
         state = sum(
-            weight * state_loss(scale * (patches * direction).sum(-1) + self.state_bias, batch.irregular)
-            for weight, patches in zip(self.LEVEL_WEIGHTS, levels, strict=True)
+            weight * state_loss(level, batch.irregular, batch.compared)
+            for weight, level in zip(self.LEVEL_WEIGHTS, logits, strict=True)
         ) / sum(self.LEVEL_WEIGHTS)
         has_irregular = (batch.irregular >= IRREGULAR_SHARE).any(-1).float()
         image_logits = scale * (image * direction[:, 0]).sum(-1)
@@ -80,11 +85,14 @@ class RegionTextObjective(nn.Module):
         surface = (levels[-1] * sound[..., None]).sum(1) / sound.sum(1, keepdim=True).clamp(min=1)
         terms = {
             "state": state,
+            "peak": peak_loss(logits[-1], batch.irregular),
             "image_state": image_state,
             "noun": noun_loss(scale * F.normalize(surface, dim=-1) @ normal.T, batch.noun_ids),
             "image_noun": noun_loss(scale * image @ normal.T, batch.noun_ids),
         }
         terms["loss"] = state + 0.3 * image_state + 0.1 * (terms["noun"] + terms["image_noun"])
+        if peak_weight:
+            terms["loss"] = terms["loss"] + peak_weight * terms["peak"]
         return terms
 
 
@@ -92,15 +100,29 @@ UNSURE_SHARE, IRREGULAR_SHARE = 0.02, 0.08
 IRREGULAR_WEIGHT = 6.0
 
 
-def state_loss(logits: torch.Tensor, irregular: torch.Tensor) -> torch.Tensor:
+def state_loss(logits: torch.Tensor, irregular: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
     """Weighted binary cross-entropy of patches (B, N): irregular from a share of 0.08 on, unsure below down to 0.02.
 
-    Irregular patches are rare and weigh six times as much; unsure ones do not count.
+    Irregular patches are rare and weigh six times as much; so do the same patches of a sound twin, so that neither the
+    place nor the pattern alone can tell the two apart. Unsure ones do not count.
     """
     target = (irregular >= IRREGULAR_SHARE).float()
-    weight = torch.where(irregular > UNSURE_SHARE, target * IRREGULAR_WEIGHT, 1.0)
+    sound = torch.where(compared >= IRREGULAR_SHARE, IRREGULAR_WEIGHT, 1.0)
+    weight = torch.where(irregular > UNSURE_SHARE, target * IRREGULAR_WEIGHT, sound)
     losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (weight * losses).sum() / weight.sum()
+
+
+def peak_loss(logits: torch.Tensor, irregular: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of the mean of a picture's three highest patches (B, N) against "is anything irregular".
+
+    Pictures with nothing but unsure patches do not count.
+    """
+    share = irregular.amax(-1)
+    known = (share >= IRREGULAR_SHARE) | (share <= UNSURE_SHARE)
+    peaks = logits.topk(3, dim=-1).values.mean(-1)
+    losses = F.binary_cross_entropy_with_logits(peaks, (share >= IRREGULAR_SHARE).float(), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)
 
 
 def noun_loss(logits: torch.Tensor, noun_ids: torch.Tensor) -> torch.Tensor:

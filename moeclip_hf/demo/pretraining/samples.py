@@ -1,5 +1,6 @@
 """One pretraining sample: a procedural picture, where it is irregular, and what it shows. A pure function of its number."""
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +12,19 @@ from .scenes import material_scene, random_scene, structural_irregularity
 from .textures import HELD_OUT_PATTERNS
 
 
+IRREGULAR_SHARE_OF_SAMPLES = 0.52
+
+
 @dataclass(frozen=True)
 class Sample:
-    """`image` uint8 (size, size, 3); `mask` uint8 (size, size), 255 where irregular; `foreground` alike; the noun."""
+    """A picture and what is known of it.
+
+    `image` uint8 (size, size, 3); `twin` the same picture without its irregularities, down to the noise; `mask` uint8
+    (size, size), 255 where irregular; `foreground` alike; `noun` names what is seen.
+    """
 
     image: np.ndarray
+    twin: np.ndarray
     mask: np.ndarray
     foreground: np.ndarray
     noun: str
@@ -29,7 +38,11 @@ def _random_canvas(rng: np.random.Generator, size: int) -> Canvas:
 
 
 def draw_sample(
-    seed: int, number: int, size: int = 112, irregular_share: float = 0.52, held_out: bool = False
+    seed: int,
+    number: int,
+    size: int = 112,
+    irregular_share: float = IRREGULAR_SHARE_OF_SAMPLES,
+    held_out: bool = False,
 ) -> Sample:
     """Sample `number` of the stream `seed`.
 
@@ -53,7 +66,7 @@ def draw_sample(
     before, image = light(rng, canvas, np.stack([scene.image, image]))
     if mask.any():
         mask = mask & still_visible(before, image, canvas)
-    image = sensor(rng, canvas, image)
-    picture, cover = develop(rng, image, mask, size)
-    _, foreground = develop(np.random.default_rng(0), image, scene.foreground, size)
-    return Sample(picture, cover, foreground, scene.noun)
+    twin_rng = copy.deepcopy(rng)
+    twin, foreground = develop(twin_rng, sensor(twin_rng, canvas, before), scene.foreground, size)
+    picture, cover = develop(rng, sensor(rng, canvas, image), mask, size)
+    return Sample(picture, twin, cover, foreground, scene.noun)

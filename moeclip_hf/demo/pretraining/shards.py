@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .samples import draw_sample
+from .samples import IRREGULAR_SHARE_OF_SAMPLES, draw_sample
 
 
 def patch_shares(mask: np.ndarray, patch_size: int) -> np.ndarray:
@@ -17,16 +17,22 @@ def patch_shares(mask: np.ndarray, patch_size: int) -> np.ndarray:
     return np.ceil(blocks.mean((1, 3))).astype(np.uint8)
 
 
-def write_shard(folder: Path, index: int, count: int, seed: int, size: int, patch_size: int) -> Path:
-    """Draw samples index * count ... of the stream `seed` into one file, unless it is there already."""
+def write_shard(folder: Path, index: int, count: int, seed: int, size: int, patch_size: int, paired: bool) -> Path:
+    """Draw samples index * count ... of the stream `seed` into one file, unless it is there already.
+
+    `paired` tries an irregularity in every picture and keeps its twin without it.
+    """
     path = folder / f"shard-{index:05d}.npz"
     if path.exists():
         return path
-    samples = [draw_sample(seed, index * count + number, size) for number in range(count)]
+    share = 1.0 if paired else IRREGULAR_SHARE_OF_SAMPLES
+    samples = [draw_sample(seed, index * count + number, size, share) for number in range(count)]
     temporary = path.with_suffix(".partial")
+    twins = {"twins": np.stack([sample.twin for sample in samples])} if paired else {}
     with open(temporary, "wb") as file:
         np.savez(
             file,
+            **twins,
             images=np.stack([sample.image for sample in samples]),
             irregular=np.stack([patch_shares(sample.mask, patch_size) for sample in samples]),
             foreground=np.stack([patch_shares(sample.foreground, patch_size) for sample in samples]),
@@ -60,6 +66,7 @@ class SamplePool:
         first: int,
         growth: int,
         shard_size: int = 500,
+        paired: bool = False,
         workers: int = 1,
     ):
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +78,7 @@ class SamplePool:
         self.processes = [
             context.Process(
                 target=_write_shards,
-                args=(folder, range(worker, count, workers), shard_size, seed, size, patch_size),
+                args=(folder, range(worker, count, workers), shard_size, seed, size, patch_size, paired),
                 daemon=True,
             )
             for worker in range(workers)

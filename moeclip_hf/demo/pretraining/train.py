@@ -27,7 +27,9 @@ PATCH_SIZE = 8
 class Stage:
     """One part of the recipe: its steps draw from a pool that grows from `first` to `images` over `growth` steps.
 
-    The rate warms up over `warmup` steps, stays, and falls linearly to zero over the last `decay` steps.
+    The rate warms up over `warmup` steps, stays, and falls linearly to zero over the last `decay` steps. `peak_weight`
+    is that of the loss on each picture's highest patches. `paired` fills half of the batch with the sound twins of the
+    other half.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Stage:
     learning_rate: float
     warmup: int
     decay: int
+    peak_weight: float = 0.0
+    paired: bool = False
     shard_size: int = 500
 
     def rate(self, step: int) -> float:
@@ -120,7 +124,7 @@ def _turn(array: np.ndarray, turns: int, flip: bool) -> np.ndarray:
 
 
 def _vary_colours(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Channel order, grey, negative, brightness and contrast, on a float picture in [0, 1]."""
+    """Channel order, grey, negative, brightness and contrast, on float pictures (n, H, W, 3) in [0, 1], all alike."""
     if rng.random() < 0.5:
         image = image[..., rng.permutation(3)]
     if rng.random() < 0.1:
@@ -134,13 +138,17 @@ def _vary_colours(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def make_batch(pool: SamplePool, tokenizer: CLIPTokenizer, stage: Stage, step: int, seed: int) -> Batch:
     """The batch of one step: a pure function of its arguments."""
-    rng = np.random.default_rng((seed, stage.size, step))
-    samples = pool.get(rng.integers(pool.available(step), size=stage.batch_size))
-    images, irregular, foreground, normal, abnormal, nouns = [], [], [], [], [], []
-    for row in range(stage.batch_size):
+    rng = np.random.default_rng((seed, stage.size, step, *((1,) if stage.paired else ())))
+    count = stage.batch_size // 2 if stage.paired else stage.batch_size
+    samples = pool.get(rng.integers(pool.available(step), size=count))
+    images, irregular, foreground, twins = [], [], [], []
+    normal, abnormal, nouns = [], [], []
+    for row in range(count):
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        image = _turn(samples["images"][row], turns, flip).astype(np.float32) / 255
-        images.append(_vary_colours(rng, image))
+        views = [samples[name][row] for name in ("images", "twins") if name in samples]
+        views = _vary_colours(rng, np.stack([_turn(view, turns, flip) for view in views]).astype(np.float32) / 255)
+        images.append(views[0])
+        twins.extend(views[1:])
         irregular.append(_turn(samples["irregular"][row], turns, flip).reshape(-1) / np.float32(255))
         foreground.append(_turn(samples["foreground"][row], turns, flip).reshape(-1) / np.float32(255))
         own = rng.random() < 0.6
@@ -150,12 +158,17 @@ def make_batch(pool: SamplePool, tokenizer: CLIPTokenizer, stage: Stage, step: i
         abnormal.append(texts[1])
         nouns.append(int(hashlib.sha256(noun.encode()).hexdigest()[:12], 16) if own else -1)
     encoded = tokenizer(normal + abnormal, padding=True, truncation=True, return_tensors="pt").input_ids
+    normal_ids, abnormal_ids = encoded.chunk(2)
+    shares, noun_ids = torch.from_numpy(np.stack(irregular)), torch.tensor(nouns)
+    none, repeats = torch.zeros_like(shares), 2 if stage.paired else 1
     return Batch(
-        normalise(np.stack(images)),
-        torch.from_numpy(np.stack(irregular)),
-        torch.from_numpy(np.stack(foreground)),
-        *encoded.chunk(2),
-        torch.tensor(nouns),
+        normalise(np.stack(images + twins)),
+        irregular=torch.cat([shares, none][:repeats]),
+        compared=torch.cat([none, shares][:repeats]),
+        foreground=torch.from_numpy(np.stack(foreground * repeats)),
+        normal_ids=normal_ids,
+        abnormal_ids=abnormal_ids,
+        noun_ids=noun_ids.repeat(repeats),
     )
 
 
@@ -239,6 +252,7 @@ class _Run:
             first=stage.first,
             growth=stage.growth,
             shard_size=stage.shard_size,
+            paired=stage.paired,
             workers=workers,
         )
 
@@ -247,7 +261,7 @@ class _Run:
         stage = self.recipe.stages[self.stage]
         batch = make_batch(pool, self.tokenizer, stage, self.step, self.recipe.seed)
         began = time.perf_counter()
-        terms = _train_step(self.model, self.optimizers, batch, stage.rate(self.step), bfloat16)
+        terms = _train_step(self.model, self.optimizers, batch, stage, self.step, bfloat16)
         _update_average(self.average, self.model, min(self.recipe.average, (self.step + 1) / (self.step + 10)))
         entry = {"stage": stage.name, "step": self.step, **terms, "seconds": time.perf_counter() - began}
         with open(self.output / "log.jsonl", "a") as file:
@@ -302,16 +316,21 @@ def pretrain(
 
 
 def _train_step(
-    model: RegionTextObjective, optimizers: list[torch.optim.Optimizer], batch: Batch, rate: float, bfloat16: bool
+    model: RegionTextObjective,
+    optimizers: list[torch.optim.Optimizer],
+    batch: Batch,
+    stage: Stage,
+    step: int,
+    bfloat16: bool,
 ) -> dict[str, float]:
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        terms = model(batch)
+        terms = model(batch, stage.peak_weight)
     model.zero_grad(set_to_none=True)
     terms["loss"].backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["rate_share"]
+            group["lr"] = stage.rate(step) * group["rate_share"]
         optimizer.step()
     return {name: float(value.detach()) for name, value in terms.items()}
 
