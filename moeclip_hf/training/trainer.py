@@ -121,6 +121,9 @@ class MoECLIPTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
+        if eval_dataset is not None:
+            # a grid too small for the kernel fails now, not after the first epoch
+            self._smooth(torch.zeros(1, self.model.config.grid_size, self.model.config.grid_size))
         # transformers looks for `**kwargs` in `forward` and would count tokens for a loss that has none.
         self.model_accepts_loss_kwargs = False
         # transformers writes its cache switch into every model's configuration; ours knows no such key.
@@ -392,11 +395,14 @@ class MoECLIPTrainer(Trainer):
         first, evaluation.num_seen = evaluation.num_seen, evaluation.num_seen + len(labels)
         evaluation.protocol.update(
             evaluation.dataset.class_names[first : evaluation.num_seen],
-            resize_anomaly_map(smooth_anomaly_logits(logits, self.args.eval_smoothing), tuple(masks.shape[-2:])),
+            resize_anomaly_map(self._smooth(logits), tuple(masks.shape[-2:])),
             scores,
             labels,
             masks,
         )
+
+    def _smooth(self, anomaly_logits: torch.Tensor) -> torch.Tensor:
+        return smooth_anomaly_logits(anomaly_logits, self.args.eval_smoothing)
 
     # ---- checkpoints ----
 

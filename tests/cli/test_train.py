@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -188,6 +189,20 @@ def test_missing_data(run, tmp_path, capsys):
 def test_clip_that_does_not_exist(run, tmp_path, capsys):
     assert run(clip=tmp_path / "no_clip") == 1
     assert "no_clip" in one_line_error(capsys)
+
+
+def test_clip_without_a_tokenizer(run, tiny_clip_folder, tmp_path, capsys):
+    (tmp_path / "silent").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(f"{tiny_clip_folder}/{name}", tmp_path / "silent")
+    assert run(clip=tmp_path / "silent") == 1
+    assert "has no tokenizer" in one_line_error(capsys)
+
+
+def test_object_name_that_is_too_long(run, tmp_path, capsys):
+    data = write_benchmark(tmp_path / "long", names=("a_very_long_name" * 5,))
+    assert run(data=data) == 1
+    assert "use a shorter name" in one_line_error(capsys)
 
 
 def test_image_that_does_not_decode(run, tmp_path, capsys):

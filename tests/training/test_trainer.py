@@ -353,7 +353,7 @@ def test_several_validation_sets(tiny_model, make_trainer):
 
 def test_medical_protocol_needs_its_grid(tiny_model, make_trainer):
     with pytest.raises(ValueError, match="needs a grid of at least 5 patches"):
-        make_trainer(tiny_model, eval_dataset=Squares(4), eval_smoothing="medical").evaluate()
+        make_trainer(tiny_model, eval_dataset=Squares(4), eval_smoothing="medical")
 
 
 # ---- arguments ----
