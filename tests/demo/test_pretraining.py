@@ -333,8 +333,8 @@ def test_shipped_weights_are_small_half_precision_and_complete(shipped):
 def test_shipped_tower_finds_irregularities_it_has_never_seen(shipped):
     clip, tokenizer = shipped
     size = clip.config.vision_config.image_size
-    samples = [draw_sample(424_242, number, size, held_out=True) for number in range(60)]
-    assert measure(clip, tokenizer, samples)["region_auroc"] > 0.75
+    samples = [draw_sample(424_242, number, size, held_out=True) for number in range(40)]
+    assert measure(clip, tokenizer, samples)["region_auroc"] > 0.8
 
 
 def test_shipped_state_direction_holds_for_any_noun(shipped):

@@ -40,6 +40,20 @@ STAGES = (
         peak_weight=0.3,
         paired=True,
     ),
+    Stage(
+        "larger",
+        size=168,
+        steps=350,
+        images=4000,
+        first=2000,
+        growth=100,
+        batch_size=24,
+        learning_rate=5e-4,
+        warmup=20,
+        decay=330,
+        peak_weight=0.3,
+        paired=True,
+    ),
 )
 
 
