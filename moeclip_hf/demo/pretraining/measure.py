@@ -8,6 +8,7 @@ from scipy.stats import rankdata
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
+from .objective import IRREGULAR_SHARE, UNSURE_SHARE
 from .samples import Sample, draw_sample
 from .shards import patch_shares
 
@@ -67,10 +68,10 @@ def measure(clip: CLIPModel, tokenizer: CLIPTokenizer, samples: Sequence[Sample]
     shares = np.stack([patch_shares(sample.mask, patch) for sample in samples]) / 255
     maps, scores = state_maps(clip, tokenizer, normalise(images), [sample.noun for sample in samples])
     foreground = np.stack([patch_shares(sample.foreground, patch) for sample in samples]) > 127
-    clear = foreground & ((shares >= 0.08) | (shares <= 0.02))
-    irregular = (shares >= 0.08).any((1, 2))
+    clear = foreground & ((shares >= IRREGULAR_SHARE) | (shares <= UNSURE_SHARE))
+    irregular = (shares >= IRREGULAR_SHARE).any((1, 2))
     return {
-        "region_auroc": auroc(maps.numpy()[clear], shares[clear] >= 0.08),
+        "region_auroc": auroc(maps.numpy()[clear], shares[clear] >= IRREGULAR_SHARE),
         "image_auroc_by_patches": auroc(maps.flatten(1).amax(1).numpy(), irregular),
         "image_auroc_by_embedding": auroc(scores.numpy(), irregular),
     }

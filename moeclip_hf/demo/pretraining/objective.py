@@ -8,6 +8,12 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 
+UNSURE_SHARE, IRREGULAR_SHARE = 0.02, 0.08
+"""Shares of a patch: irregular from the second on, not counted between the two, sound below the first."""
+
+IRREGULAR_WEIGHT = 6.0
+
+
 @dataclass(frozen=True)
 class Batch:
     """Tensors of one step.
@@ -94,10 +100,6 @@ class RegionTextObjective(nn.Module):
         if peak_weight:
             terms["loss"] = terms["loss"] + peak_weight * terms["peak"]
         return terms
-
-
-UNSURE_SHARE, IRREGULAR_SHARE = 0.02, 0.08
-IRREGULAR_WEIGHT = 6.0
 
 
 def state_loss(logits: torch.Tensor, irregular: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ def draw_sample(
 ) -> Sample:
     """Sample `number` of the stream `seed`.
 
-    About half of the samples stay regular: `irregular_share` is tried, and what cannot be seen does not count.
+    An irregularity is tried in `irregular_share` of the samples; where none can be seen, the sample stays regular.
     `held_out` draws the patterns that training never sees.
     """
     rng = np.random.default_rng((seed, number))
