@@ -13,6 +13,7 @@ class DemoRecipe:
         benchmark_seed (`int`, *optional*): Seed of the pictures, the same whatever the seed of the training.
         counts (`dict[str, tuple[int, int]]`, *optional*):
             Flawless and defective pictures per category of each half.
+        num_patterns (`int`, *optional*): Pictures of other patterns that are trained on besides.
         image_size (`int`, *optional*): The model's input size in pixels.
         num_train_epochs (`float`, *optional*): Passes over the training half.
         batch_size (`int`, *optional*): Pictures per training step.
@@ -22,6 +23,7 @@ class DemoRecipe:
 
     benchmark_seed: int = 0
     counts: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(DEFAULT_COUNTS))
+    num_patterns: int = 700
     image_size: int = 168
     num_train_epochs: float = 4.0
     batch_size: int = 8

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from datasets import concatenate_datasets
 from transformers import CLIPTokenizer, set_seed
 
 from .. import MoECLIPForAnomalyDetection, MoECLIPImageProcessor, MoECLIPProcessor
@@ -17,6 +18,7 @@ from . import DEMO_CLIP
 from .augmentation import DemoAugmentation
 from .benchmark import write_benchmark
 from .heuristic import evaluate_local_contrast
+from .patterns import write_patterns
 from .recipe import DemoRecipe
 from .samples import CachedSamples
 from .sheet import draw_sheet
@@ -24,6 +26,8 @@ from .table import format_table
 
 
 logger = logging.getLogger(__name__)
+
+_PATTERN_SEED = 10_000  # far from the streams of the pretraining
 
 
 def run_demo(
@@ -101,7 +105,7 @@ def prepare_benchmark(folder: Path, recipe: DemoRecipe, progress: bool, report: 
         report (`Callable`): Called with each line worth telling.
 
     Returns:
-        `tuple(datasets.Dataset)`: the training half and the test half.
+        `tuple(datasets.Dataset)`: the training half, with the other patterns, and the test half.
     """
     from tqdm.auto import tqdm
 
@@ -119,7 +123,13 @@ def prepare_benchmark(folder: Path, recipe: DemoRecipe, progress: bool, report: 
             num_workers=min(2, os.cpu_count() or 1),
             on_progress=show,
         )
-    return load_anomaly_dataset(halves["train"]), load_anomaly_dataset(halves["test"])
+    train_data = load_anomaly_dataset(halves["train"])
+    if recipe.num_patterns:
+        report(f"drawing {recipe.num_patterns} other patterns to train on")
+        size, seed = recipe.image_size, _PATTERN_SEED + recipe.benchmark_seed
+        patterns = write_patterns(folder / "patterns", count=recipe.num_patterns, size=size, seed=seed)
+        train_data = concatenate_datasets([train_data, load_anomaly_dataset(patterns)])
+    return train_data, load_anomaly_dataset(halves["test"])
 
 
 def build_demo_model(recipe: DemoRecipe, seed: int, **config_fields):

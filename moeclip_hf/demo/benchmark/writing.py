@@ -8,6 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from PIL import Image
+
 from .categories import TEST_CATEGORIES, TRAIN_CATEGORIES, Category
 from .drawing import draw_sample
 
@@ -74,9 +76,9 @@ def _write_task(task: tuple[str, str], *, folder: Path, seed: int, counts: dict[
     for defect, indices in sample_plan(category, *counts[half]):
         for number, index in enumerate(indices):
             picture, mask = draw_sample(category, seed, index, defect)
-            _save(picture, root / name / "test" / (defect or "good") / f"{number:03d}.png")
+            save_picture(picture, root / name / "test" / (defect or "good") / f"{number:03d}.png")
             if defect is not None:
-                _save(mask, root / name / "ground_truth" / defect / f"{number:03d}_mask.png")
+                save_picture(mask, root / name / "ground_truth" / defect / f"{number:03d}_mask.png")
 
 
 def sample_plan(category: Category, good: int, defective: int) -> list[tuple[str | None, Sequence[int]]]:
@@ -92,7 +94,8 @@ def sample_plan(category: Category, good: int, defective: int) -> list[tuple[str
     return [(kind, numbers) for kind, numbers in plan if len(numbers)]
 
 
-def _save(image, path: Path) -> None:
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Writes a picture as PNG, whole or not at all, into a folder that is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
         image.save(file, format="PNG", compress_level=1)

@@ -1,0 +1,158 @@
+"""The demo's run on a few pictures: what it writes, that it repeats, and its command line."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+from moeclip_hf.cli import main
+from moeclip_hf.demo.ablation import VARIANTS, run_ablation
+from moeclip_hf.demo.augmentation import DemoAugmentation
+from moeclip_hf.demo.benchmark import TEST_CATEGORIES, draw_sample
+from moeclip_hf.demo.patterns import write_patterns
+from moeclip_hf.demo.recipe import DemoRecipe
+from moeclip_hf.demo.run import build_demo_model, run_demo
+from moeclip_hf.demo.samples import CachedSamples
+from moeclip_hf.evaluation import METRICS
+
+
+SMALL = DemoRecipe(
+    counts={"train": (1, 1), "test": (1, 1)}, num_patterns=6, image_size=56, num_train_epochs=0.3, warmup_steps=1
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A demo of seconds: its folder, results and lines."""
+    folder, lines = tmp_path_factory.mktemp("demo"), []
+    return folder, run_demo(folder, recipe=SMALL, progress=False, report=lines.append), lines
+
+
+def test_run_leaves_results_model_and_sheet(run):
+    folder, results, lines = run
+    written = json.loads((folder / "results.json").read_text())
+    assert set(written) == {"mean", "classes", "meta"}
+    assert set(written["classes"]) == {category.name for category in TEST_CATEGORIES}
+    for found in (written, *written["meta"]["baselines"].values()):
+        assert set(found["mean"]) == set(METRICS)
+        assert set(found["classes"]) == set(written["classes"])
+        mean = np.mean([values["pixel_auroc"] for values in found["classes"].values()])
+        assert found["mean"]["pixel_auroc"] == pytest.approx(mean)
+    assert set(written["meta"]["baselines"]) == {"untrained", "local_contrast"}
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.width > 500
+    table = next(line for line in lines if "mean, trained" in line)
+    assert f"{100 * results['mean']['image_auroc']:.1f}" in table
+    assert "hex nut" in table
+    model = MoECLIPForAnomalyDetection.from_pretrained(folder / "model")
+    inputs = MoECLIPProcessor.from_pretrained(folder / "model")(images=Image.new("RGB", (9, 9)), object_names="nut")
+    assert model(**inputs).anomaly_logits.shape == (1, 7, 7)
+
+
+def test_run_repeats(run, tmp_path):
+    again = run_demo(tmp_path, recipe=SMALL, progress=False)
+    assert again["mean"] == run[1]["mean"]
+    assert again["classes"] == run[1]["classes"]
+    assert again["meta"]["baselines"] == run[1]["meta"]["baselines"]
+
+
+def test_ablation_summarizes_seeds(tmp_path):
+    results = run_ablation(tmp_path, seeds=(1, 2), recipe=SMALL, progress=False)
+    assert json.loads((tmp_path / "ablation.json").read_text())["variants"] == results["variants"]
+    assert set(results["variants"]) == set(VARIANTS)
+    for summary in results["variants"].values():
+        values = [means["pixel_auroc"] for means in summary["seeds"].values()]
+        assert summary["mean"]["pixel_auroc"] == pytest.approx(sum(values) / 2)
+        assert summary["std"]["pixel_auroc"] == pytest.approx(abs(values[0] - values[1]) / 2)
+    with pytest.raises(ValueError, match="`seeds` is empty"):
+        run_ablation(tmp_path, seeds=())
+
+
+def test_variants_differ_in_what_they_say():
+    models = {name: build_demo_model(SMALL, 0, **fields)[0] for name, fields in VARIANTS.items()}
+    assert not models["without experts"].moe_lora_layers()
+    assert not models["without FOFS"].config.moe_lora["orthogonal_split"]
+    assert models["without ETF"].config.etf_loss_coef == 0
+    assert models["full"].config.etf_loss_coef > 0
+    assert models["full"].config.moe_lora.get("orthogonal_split", True)
+
+
+def test_command_line_checks_its_numbers(capsys):
+    assert main(["demo", "--seed", "-1"]) == 1
+    assert "--seed is -1" in capsys.readouterr().err
+    assert main(["demo", "--ablation", "--num-seeds", "0"]) == 1
+    assert "--num-seeds is 0" in capsys.readouterr().err
+
+
+def test_patterns_repeat_for_any_number_of_workers(tmp_path):
+    for name, workers in (("a", 0), ("b", 2)):
+        write_patterns(tmp_path / name, count=9, size=56, seed=5, num_workers=workers)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.png"))
+    assert files == sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.png"))
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+    pictures = [file for file in files if file.parts[1] == "test"]
+    assert len(pictures) == 9
+    assert 2 <= sum(file.parts[2] == "good" for file in pictures) < 9
+
+
+def test_augmentation_is_a_function_of_its_arguments():
+    import torch
+
+    picture = torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(0))
+    mask = (picture[0] > 0).long()
+    augment = DemoAugmentation(3)
+    first, again, other = (augment(picture, mask, epoch, 5) for epoch in (1, 1, 2))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    assert first[0].shape == picture.shape
+    assert set(first[1].unique().tolist()) <= {0, 1}
+
+
+class _Samples(list):
+    object_names, object_ids, class_names = ["nut"], [0, 0], ["nut", "nut"]
+
+
+def test_cached_samples_are_augmented_by_epoch():
+    samples = _Samples([{"pixel_values": index, "mask_labels": 0, "labels": 1} for index in range(2)])
+    cached = CachedSamples(samples, lambda pixels, mask, epoch, index: ((pixels, epoch, index), mask))
+    assert cached[1]["pixel_values"] == (1, 0, 1)
+    cached.set_epoch(4)
+    assert cached[1]["pixel_values"] == (1, 4, 1)
+    assert len(cached) == 2
+    assert cached.object_names == ["nut"]
+
+
+def test_shipped_adapters_beat_the_baselines():
+    """A small slice of the test half: the shipped model's maps find what contrast does not."""
+    import torch
+
+    from moeclip_hf.demo import DEMO_MODEL
+    from moeclip_hf.demo.heuristic import GRIDS, local_contrast
+    from moeclip_hf.metrics import PixelMetrics
+    from moeclip_hf.processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
+
+    model = MoECLIPForAnomalyDetection.from_pretrained(DEMO_MODEL).eval()
+    processor = MoECLIPProcessor.from_pretrained(DEMO_MODEL)
+    trained, contrast = [], {grid_size: [] for grid_size in GRIDS}
+    for category in TEST_CATEGORIES[::2]:
+        drawn = [draw_sample(category, 7, index, defect) for index, defect in enumerate((None, *category.defects))]
+        inputs = processor(images=[image for image, _ in drawn], object_names=category.name.replace("_", " "))
+        masks = torch.tensor(np.stack([np.asarray(mask) for _, mask in drawn])) > 0
+        with torch.inference_mode():
+            maps = smooth_anomaly_logits(model(**inputs).anomaly_logits)
+        trained.append(_pixel_auroc(PixelMetrics(aupro=False), resize_anomaly_map(maps, (224, 224)), masks))
+        pictures = torch.tensor(np.stack([np.asarray(image) for image, _ in drawn])).permute(0, 3, 1, 2) / 255
+        for grid_size in GRIDS:
+            maps, _ = local_contrast(pictures, grid_size)
+            contrast[grid_size].append(_pixel_auroc(PixelMetrics(aupro=False), maps, masks))
+    best = max(np.mean(values) for values in contrast.values())
+    assert np.mean(trained) > 0.8
+    assert np.mean(trained) > best + 0.1
+
+
+def _pixel_auroc(metrics, maps, masks):
+    metrics.update(maps, masks)
+    return metrics.compute()["pixel_auroc"]
