@@ -14,9 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer
 
-from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPImageProcessor, MoECLIPProcessor
+from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
 from moeclip_hf.data import (
     AffineAugmentation,
     AnomalyDetectionDataset,
@@ -46,8 +45,7 @@ def parse_options():
 def build_model(options):
     """A frozen CLIP with fresh adapters, and the processor of its inputs."""
     model = MoECLIPForAnomalyDetection.from_clip(options.clip, image_size=options.image_size)
-    image_processor = MoECLIPImageProcessor(size=model.config.vision_config.image_size)
-    return model, MoECLIPProcessor(image_processor, AutoTokenizer.from_pretrained(options.clip))
+    return model, MoECLIPProcessor.from_clip(options.clip, model.config)
 
 
 def encode_objects(model, processor, object_names, device):

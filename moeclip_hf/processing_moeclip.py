@@ -1,9 +1,11 @@
 """Pictures and object names to the model's inputs, and the model's outputs to anomaly maps on the pictures' pixels."""
 
+import os
+
 import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers import AutoProcessor
+from transformers import AutoProcessor, AutoTokenizer
 from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
@@ -96,6 +98,32 @@ class MoECLIPProcessor(ProcessorMixin):
 
     def __init__(self, image_processor=None, tokenizer=None, **kwargs):
         super().__init__(image_processor, tokenizer, **kwargs)
+
+    @classmethod
+    def from_clip(cls, clip_name_or_path: str | os.PathLike, config: MoECLIPConfig) -> "MoECLIPProcessor":
+        """Builds the processor of a fresh model on a pretrained CLIP.
+
+        Args:
+            clip_name_or_path (`str` or `os.PathLike`):
+                Hub id or folder of the CLIP, for its tokenizer.
+            config ([`MoECLIPConfig`]):
+                The model's configuration, for its input size and its longest prompt.
+
+        Returns:
+            [`MoECLIPProcessor`]: The processor.
+
+        Raises:
+            OSError: If there is no such CLIP.
+            ValueError: If it has no tokenizer.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(clip_name_or_path)
+        # without its files transformers answers with a tokenizer that knows no words
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise ValueError(
+                f"{clip_name_or_path} has no tokenizer: put the files of the CLIP's own (tokenizer.json) into it."
+            )
+        tokenizer.model_max_length = min(tokenizer.model_max_length, config.text_config.max_position_embeddings)
+        return cls(MoECLIPImageProcessor(size=config.vision_config.image_size), tokenizer)
 
     def __call__(
         self, images=None, object_names=None, masks=None, return_tensors: str | None = "pt", **images_kwargs

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from moeclip_hf import MoECLIPImageProcessor, MoECLIPProcessor
+from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPImageProcessor, MoECLIPProcessor
 from moeclip_hf.processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
 from moeclip_hf.prompts_moeclip import build_prompts
 
@@ -358,3 +358,19 @@ def test_sizes_that_are_no_sizes_are_errors(processor, sizes):
 def test_number_of_sizes_must_be_that_of_images(processor):
     with pytest.raises(ValueError, match="`target_sizes` has 2 entries for 3 images"):
         processor.post_process_anomaly_detection(random_outputs(), target_sizes=[(5, 5)] * 2)
+
+
+def test_processor_of_a_clip_reads_its_tokenizer_and_the_models_sizes(tiny_clip_folder):
+    model = MoECLIPForAnomalyDetection.from_clip(tiny_clip_folder, image_size=70, moe_lora=None)
+    processor = MoECLIPProcessor.from_clip(tiny_clip_folder, model.config)
+    inputs = processor(images=Image.new("RGB", (9, 5)), object_names="hex nut")
+    assert inputs["pixel_values"].shape == (1, 3, 70, 70)
+    assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
+    assert model(**inputs).image_score.shape == (1,)
+
+
+def test_clip_without_a_tokenizer_is_refused(tmp_path, tiny_clip):
+    tiny_clip.save_pretrained(tmp_path)
+    config = MoECLIPForAnomalyDetection.from_clip(tiny_clip, image_size=56, moe_lora=None).config
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        MoECLIPProcessor.from_clip(tmp_path, config)

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         ValueError: If a file is not what it should be or does not fit the options.
         FileNotFoundError: If a file does not exist.
     """
-    from moeclip_hf.conversion import convert_original
+    from moeclip_hf import MoECLIPProcessor, convert_original
 
     model = convert_original(
         read_tensors(args.clip),
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
         patch_average_kernel_sizes=tuple(args.patch_average_kernel_sizes),
         hidden_act=args.hidden_act,
     )
-    processor = None if args.tokenizer is None else _build_processor(args.tokenizer, model)
+    processor = None if args.tokenizer is None else MoECLIPProcessor.from_clip(args.tokenizer, model.config)
     model.save_pretrained(args.output)
     if processor is None:
         logger.info("%s holds the model, without a processor: pass --tokenizer to add one.", args.output)
@@ -135,15 +135,3 @@ def read_tensors(path: str) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors.")
     return content.get("state_dict", content)
-
-
-def _build_processor(tokenizer_name: str, model):
-    from transformers import CLIPTokenizer
-
-    from moeclip_hf import MoECLIPImageProcessor, MoECLIPProcessor
-
-    image_size = model.config.vision_config.image_size
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_name)
-    return MoECLIPProcessor(
-        image_processor=MoECLIPImageProcessor(size={"height": image_size, "width": image_size}), tokenizer=tokenizer
-    )

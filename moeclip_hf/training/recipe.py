@@ -7,10 +7,9 @@ import os
 
 import torch
 from datasets import Image
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
 from ..data import AffineAugmentation, AnomalyDetectionDataset, load_anomaly_dataset
-from ..image_processing_moeclip import MoECLIPImageProcessor
 from ..modeling_moeclip import MoECLIPForAnomalyDetection
 from ..processing_moeclip import MoECLIPProcessor
 from .arguments import MoECLIPTrainingArguments
@@ -96,32 +95,7 @@ def build_model(options: argparse.Namespace) -> tuple[MoECLIPForAnomalyDetection
         "trainable params: %s || all params: %s || trainable%%: %.4f",
         f"{trained:,d}", f"{total:,d}", 100 * trained / total,
     )  # fmt: skip
-    image_processor = MoECLIPImageProcessor(size=model.config.vision_config.image_size)
-    return model, MoECLIPProcessor(image_processor, load_tokenizer(options.clip, model))
-
-
-def load_tokenizer(clip: str, model: MoECLIPForAnomalyDetection) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer of a CLIP.
-
-    Args:
-        clip (`str`): Hub id or folder.
-        model ([`MoECLIPForAnomalyDetection`]): Built on it; gives the longest prompt in tokens.
-
-    Returns:
-        `PreTrainedTokenizerBase`: The tokenizer.
-
-    Raises:
-        OSError: If there is none.
-        ValueError: If there is none, which transformers answers with one that knows no words.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(clip)
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ValueError(
-            f"`--clip` {clip} has no tokenizer: put the files of the CLIP's own (tokenizer.json) into it."
-        )
-    context = model.config.text_config.max_position_embeddings
-    tokenizer.model_max_length = min(tokenizer.model_max_length, context)
-    return tokenizer
+    return model, MoECLIPProcessor.from_clip(options.clip, model.config)
 
 
 def load_training_data(options: argparse.Namespace, processor: MoECLIPProcessor) -> AnomalyDetectionDataset:
