@@ -23,9 +23,9 @@ class DemoRecipe:
 
     benchmark_seed: int = 0
     counts: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(DEFAULT_COUNTS))
-    num_patterns: int = 700
+    num_patterns: int = 1000
     image_size: int = 168
-    num_train_epochs: float = 4.0
-    batch_size: int = 8
-    learning_rate: float = 2e-3
+    num_train_epochs: float = 1.0
+    batch_size: int = 4
+    learning_rate: float = 1e-3
     warmup_steps: int = 20

@@ -108,7 +108,17 @@ def test_augmentation_is_a_function_of_its_arguments():
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
     assert first[0].shape == picture.shape
-    assert set(first[1].unique().tolist()) <= {0, 1}
+    assert first[1].sum() == mask.sum()
+
+
+def test_augmentation_moves_the_mask_with_its_picture():
+    import torch
+
+    mask = torch.zeros(8, 8, dtype=torch.int64)
+    mask[1, 2] = mask[5, 6] = 1
+    for index in range(20):
+        picture, moved = DemoAugmentation(0)(3.0 * mask.expand(3, 8, 8).float(), mask, 0, index)
+        assert torch.equal((picture.sum(0) - picture.sum(0).median()).abs() > 1e-3, moved > 0)
 
 
 class _Samples(list):

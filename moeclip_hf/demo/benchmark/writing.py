@@ -17,7 +17,7 @@ from .drawing import draw_sample
 HALVES = {"train": TRAIN_CATEGORIES, "test": TEST_CATEGORIES}
 """Name of each half's folder and its categories."""
 
-DEFAULT_COUNTS = {"train": (4, 28), "test": (14, 16)}
+DEFAULT_COUNTS = {"train": (1, 8), "test": (14, 16)}
 """Flawless and defective pictures per category: to learn, defects say more; to measure, both must be there."""
 
 
