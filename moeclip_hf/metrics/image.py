@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from .curves import auroc, average_precision, f1_max
-from .histogram import ScoreHistogram, align
+from .histogram import ScoreHistogram
 from .inputs import as_scores, as_truth
 
 
@@ -24,8 +24,7 @@ class ImageMetrics:
     """
 
     def __init__(self):
-        self._normal = ScoreHistogram()
-        self._anomalous = ScoreHistogram()
+        self._histogram = ScoreHistogram()
 
     def update(self, scores: torch.Tensor | np.ndarray, labels: torch.Tensor | np.ndarray) -> None:
         """Adds a batch of images.
@@ -39,8 +38,7 @@ class ImageMetrics:
         """
         scores = as_scores("scores", scores, num_dims=1)
         labels = as_truth("labels", labels, scores.shape)
-        self._normal.count(scores[~labels])
-        self._anomalous.count(scores[labels])
+        self._histogram.update(scores[~labels], scores[labels])
 
     def merge(self, other: "ImageMetrics") -> None:
         """Adds all that another object has seen, e.g. on another process; the other stays as it is.
@@ -48,8 +46,7 @@ class ImageMetrics:
         Args:
             other (`ImageMetrics`): metrics of other images.
         """
-        self._normal.merge(other._normal)
-        self._anomalous.merge(other._anomalous)
+        self._histogram.merge(other._histogram)
 
     def compute(self) -> dict[str, float]:
         """Computes the metrics over everything seen so far.
@@ -58,7 +55,7 @@ class ImageMetrics:
             `dict[str, float]`: `image_auroc`, `image_ap` and `image_f1_max` in [0, 1], NaN unless both normal and
             anomalous images were seen.
         """
-        normal, anomalous = (weights[:, 0] for weights in align(self._normal, self._anomalous))
+        normal, anomalous = self._histogram.compute()
         return {
             "image_auroc": auroc(normal, anomalous),
             "image_ap": average_precision(normal, anomalous),

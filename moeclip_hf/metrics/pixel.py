@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from .curves import aupro, auroc, average_precision, f1_max
-from .histogram import ScoreHistogram, align
+from .histogram import ScoreHistogram
 from .inputs import as_scores, as_truth
 from .regions import region_weights
 
@@ -12,15 +12,14 @@ from .regions import region_weights
 class PixelMetrics:
     r"""AUROC, average precision, maximal F1 and AUPRO over the pixels of all images, in constant memory.
 
-    The scores' range need not be known. Up to `capacity` distinct scores a class the results are exact; beyond that
-    scores closest to each other, relative to their size, are taken for equal (see `ScoreHistogram`). Order, batches
-    and merges make no difference.
+    The scores' range need not be known. Up to `capacity` distinct scores the results are exact; beyond that, scores of
+    about equal rank are taken for equal (see `ScoreHistogram`). Order, batches and merges make no difference.
 
     Args:
         aupro (`bool`, *optional*, defaults to `True`):
             Whether to compute `pixel_aupro`, which needs scipy and time to find the connected regions of the masks.
-        capacity (`int`, *optional*, defaults to 2**20):
-            Highest number of distinct scores kept per class; 16 to 24 bytes each.
+        capacity (`int` or `None`, *optional*, defaults to 2**19):
+            Highest number of distinct scores that are kept apart, None for all of them.
 
     Example:
     ```python
@@ -34,11 +33,10 @@ class PixelMetrics:
     ```
     """
 
-    def __init__(self, aupro: bool = True, capacity: int = 2**20):
+    def __init__(self, aupro: bool = True, capacity: int | None = 2**19):
         self._with_aupro = aupro
-        self._normal = ScoreHistogram(capacity=capacity)
-        # Anomalous pixels carry two weights: 1, and their share of their region.
-        self._anomalous = ScoreHistogram(num_weights=2 if aupro else 1, capacity=capacity)
+        # Beside their count, anomalous pixels carry their share of their region.
+        self._histogram = ScoreHistogram(num_extra=int(aupro), capacity=capacity)
 
     def update(self, maps: torch.Tensor | np.ndarray, masks: torch.Tensor | np.ndarray) -> None:
         """Adds the pixels of a batch of images.
@@ -55,11 +53,8 @@ class PixelMetrics:
         """
         maps = as_scores("maps", maps, num_dims=3)
         masks = as_truth("masks", masks, maps.shape)
-        weights = [np.ones(np.count_nonzero(masks))]
-        if self._with_aupro:
-            weights.append(region_weights(masks))
-        self._normal.count(maps[~masks])
-        self._anomalous.add(maps[masks], np.stack(weights, axis=1))
+        extra = region_weights(masks)[None] if self._with_aupro else None
+        self._histogram.update(maps[~masks], maps[masks], extra)
 
     def merge(self, other: "PixelMetrics") -> None:
         """Adds all that another object has seen, e.g. on another process; the other stays as it is.
@@ -67,8 +62,7 @@ class PixelMetrics:
         Args:
             other (`PixelMetrics`): metrics made with the same arguments.
         """
-        self._normal.merge(other._normal)
-        self._anomalous.merge(other._anomalous)
+        self._histogram.merge(other._histogram)
 
     def compute(self) -> dict[str, float]:
         """Computes the metrics over everything seen so far.
@@ -77,8 +71,7 @@ class PixelMetrics:
             `dict[str, float]`: `pixel_auroc`, `pixel_ap`, `pixel_f1_max` and, if asked for, `pixel_aupro`, in [0, 1];
             NaN unless both normal and anomalous pixels were seen.
         """
-        normal, anomalous = align(self._normal, self._anomalous)
-        normal, anomalous, *overlap = normal[:, 0], *anomalous.T
+        normal, anomalous, *overlap = self._histogram.compute()
         metrics = {
             "pixel_auroc": auroc(normal, anomalous),
             "pixel_ap": average_precision(normal, anomalous),
