@@ -70,7 +70,9 @@ def share_tower(model: MoECLIPForAnomalyDetection) -> CLIPVisionModel:
     }
     bare.load_state_dict(weights, assign=True)
     bare.embeddings.position_ids = model.vision_model.embeddings.position_ids
-    return bare.eval()
+    return bare.eval().requires_grad_(
+        False
+    )  # loading has asked for gradients of the weights, which are the model's too
 
 
 def inference_figures(model: MoECLIPForAnomalyDetection, bare: CLIPVisionModel, rounds: int) -> dict:
