@@ -161,7 +161,7 @@ def test_sdist_is_complete(distributions):
 
 def test_packaged_model_runs_on_the_core_requirements(core_python, tmp_path):
     script = shutil.copy(Path(__file__).with_name("core_inference.py"), tmp_path)
-    assert run(core_python, "-I", script, cwd=tmp_path, HF_HUB_OFFLINE="1").startswith("map (96, 128), score 0.")
+    assert run(core_python, "-I", script, cwd=tmp_path, HF_HUB_OFFLINE="1").startswith("defects found on ")
 
 
 def test_command_names_the_missing_extra(core_python, tmp_path):
