@@ -89,6 +89,19 @@ def test_every_stand_in_is_used():
         assert original in text, f"the README no longer says {original!r}"
 
 
+def test_results_are_those_of_the_packaged_model():
+    """The table's means are those on the card that was written from the run which made the package's model."""
+    card = (ROOT / "moeclip_hf" / "demo" / "tiny_moeclip" / "README.md").read_text()
+    rows = {
+        "trained": "mean, trained",
+        "the same model untrained": "mean, same model untrained",
+        "local contrast, without a model": "mean, local-contrast heuristic",
+    }
+    for row, on_card in rows.items():
+        (measured,) = re.findall(rf"^{on_card} +([\d. ]+)$", card, flags=re.MULTILINE)
+        assert f"| {row} | {' | '.join(measured.split())} |" in README.read_text()
+
+
 def test_use_of_a_trained_model_is_short():
     language, snippet = next((language, snippet) for language, snippet in SNIPPETS if language == "python")
     assert "from_pretrained(DEMO_MODEL)" in snippet
