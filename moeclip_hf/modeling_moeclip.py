@@ -16,7 +16,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel
+from transformers import (
+    AutoModel,
+    CLIPModel,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
@@ -149,6 +156,18 @@ class ImageHead(nn.Module):
         return nn.functional.normalize(sequence.float(), dim=1).mean(dim=2)
 
 
+class FusedQuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), OpenAI's GELU, as one fused operation.
+
+    It keeps one tensor for the backward pass where the plain product keeps two: most of a training step's memory is the
+    frozen tower's activations.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Applies the activation to a tensor of any shape."""
+        return nn.functional.silu(1.702 * features) / 1.702
+
+
 class MoECLIPVisionModel(CLIPVisionModel):
     """CLIP's vision tower, able to record what the experts beside its layers do."""
 
@@ -158,6 +177,12 @@ class MoECLIPVisionModel(CLIPVisionModel):
         "router_logits": OutputRecorder(MoELoraLayer, index=1),
         "expert_codes": OutputRecorder(MoELoraLayer, index=2),
     }
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__(config)
+        if config.hidden_act == "quick_gelu":
+            for layer in self.encoder.layers:
+                layer.mlp.activation_fn = FusedQuickGELU()
 
     @torch.no_grad()
     def _init_weights(self, module):

@@ -12,7 +12,7 @@ from transformers import AutoModel, CLIPVisionModel
 
 from moeclip_hf import MoECLIPConfig, MoECLIPForAnomalyDetection
 from moeclip_hf.backbone_moeclip import is_adapter_key, resize_position_embeddings
-from moeclip_hf.modeling_moeclip import average_patches
+from moeclip_hf.modeling_moeclip import FusedQuickGELU, average_patches
 
 
 def make_inputs(model, batch_size=3, num_objects=2, seed=0, with_labels=False):
@@ -579,6 +579,18 @@ class TestDamagedCheckpoints:
             MoECLIPForAnomalyDetection.from_pretrained(tmp_path)
         with pytest.raises(ValueError, match="safetensors only"):
             MoECLIPForAnomalyDetection.from_pretrained(tmp_path, use_safetensors=False)
+
+
+def test_fused_activation_equals_clips_own_with_its_gradient():
+    features = torch.linspace(-30, 30, 501, requires_grad=True)
+    fused, plain = FusedQuickGELU()(features), features * torch.sigmoid(1.702 * features)
+    torch.testing.assert_close(fused, plain)
+    torch.testing.assert_close(
+        torch.autograd.grad(fused.sum(), features)[0],
+        torch.autograd.grad(plain.sum(), features)[0],
+        atol=1e-6,
+        rtol=1e-5,
+    )
 
 
 def test_patch_average_is_the_window_mean_with_zeros_outside():
