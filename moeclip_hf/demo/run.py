@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from datasets import concatenate_datasets
-from transformers import CLIPTokenizer, set_seed
+from transformers import set_seed
 
-from .. import MoECLIPForAnomalyDetection, MoECLIPImageProcessor, MoECLIPProcessor
+from .. import MoECLIPForAnomalyDetection, MoECLIPProcessor
 from ..data import AnomalyDetectionDataset, load_anomaly_dataset
 from ..evaluation import evaluate_model, write_results
 from ..training import MoECLIPTrainer, MoECLIPTrainingArguments
@@ -147,11 +147,7 @@ def build_demo_model(recipe: DemoRecipe, seed: int, **config_fields):
     if config_fields.get("moe_lora", {}) is not None:
         config_fields["moe_lora"] = {**config_fields.get("moe_lora", {}), "seed": seed}
     model = MoECLIPForAnomalyDetection.from_clip(DEMO_CLIP, image_size=recipe.image_size, **config_fields)
-    processor = MoECLIPProcessor(
-        image_processor=MoECLIPImageProcessor(size=recipe.image_size),
-        tokenizer=CLIPTokenizer.from_pretrained(DEMO_CLIP),
-    )
-    return model, processor
+    return model, MoECLIPProcessor.from_clip(DEMO_CLIP, model.config)
 
 
 def train_demo_model(model, processor, dataset, folder: Path, recipe: DemoRecipe, seed: int, progress: bool) -> None:

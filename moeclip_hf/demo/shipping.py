@@ -65,9 +65,22 @@ def ship_adapters(run_folder: str | os.PathLike, target: str | os.PathLike = DEM
     model.config.base_model_name_or_path = f"../{Path(DEMO_CLIP).name}"
     model.save_pretrained(target, adapters_only=True)
     MoECLIPProcessor.from_pretrained(run_folder / "model").save_pretrained(target)
+    _leave_code_out(target)
     meta = results["meta"]
     card = CARD.format(seed=meta["seed"], image_size=meta["image_size"], table=format_table(results))
     (target / "README.md").write_text(card)
+
+
+def _leave_code_out(folder: Path) -> None:
+    """Removes the copies of the package's code, which stands two folders up, and the entries that name them."""
+    for file in folder.glob("*.py"):
+        file.unlink()
+    for file in folder.glob("*config.json"):
+        content = json.loads(file.read_text())
+        for part in [content, *content.values()]:
+            if isinstance(part, dict):
+                part.pop("auto_map", None)
+        file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
