@@ -6,8 +6,8 @@ Names are imported on first use, so that `import moeclip_hf` stays quick and nee
 import importlib
 from typing import TYPE_CHECKING
 
+from .version import __version__
 
-__version__ = "0.1.0"
 
 _MODULE_OF_NAME = {
     "MoECLIPConfig": "configuration_moeclip",

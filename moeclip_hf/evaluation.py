@@ -20,10 +20,10 @@ import transformers
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from . import __version__
 from .metrics import ImageMetrics, PixelMetrics
 from .metrics.inputs import as_scores, as_truth
 from .processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
+from .version import __version__
 
 
 TITLES = {

@@ -70,7 +70,7 @@ def build_parser(name: str | None = None) -> argparse.ArgumentParser:
     Returns:
         `argparse.ArgumentParser`: The parser of the whole command line.
     """
-    from moeclip_hf import __version__
+    from ..version import __version__
 
     parser = argparse.ArgumentParser(
         prog="moeclip",
