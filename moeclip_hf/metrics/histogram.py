@@ -23,7 +23,8 @@ class ScoreHistogram:
     the scores.
 
     `compute` merges further, to bins several times larger than those that are kept. Which samples fall into one of
-    these does not depend on the order in which they came, since the smaller bins within it do not cross its ends.
+    these does not depend on the order in which they came, since the smaller bins within it do not cross its ends. With
+    only some hundred anomalous samples among millions they may not stay within: then the AUROC moves by up to 2e-6.
 
     Args:
         num_extra (`int`, *optional*, defaults to 0): weights of an anomalous sample to be added up beside its count.
@@ -36,6 +37,7 @@ class ScoreHistogram:
         self._bins = _Bins(np.empty(0, np.uint64), np.empty(0, np.uint8), np.empty((2 + num_extra, 0)))
         self._new_bins: list[_Bins] = []
         self._buffer: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._num_buffered = 0
 
     def update(self, normal: np.ndarray, anomalous: np.ndarray, extra: np.ndarray | None = None) -> None:
         """Adds samples.
@@ -46,7 +48,8 @@ class ScoreHistogram:
             extra (`np.ndarray` of shape `(num_extra, num_anomalous)`, *optional*): further weights of the anomalous.
         """
         self._buffer.append((normal, anomalous, np.empty((0, len(anomalous))) if extra is None else extra))
-        if sum(len(normal) + len(anomalous) for normal, anomalous, _ in self._buffer) >= _BUFFER_SIZE:
+        self._num_buffered += len(normal) + len(anomalous)
+        if self._num_buffered >= _BUFFER_SIZE:
             self._count_buffer()
 
     def merge(self, other: "ScoreHistogram") -> None:
@@ -81,7 +84,7 @@ class ScoreHistogram:
         if not self._buffer:
             return
         normal, anomalous, extra = (np.concatenate(parts, axis=-1) for parts in zip(*self._buffer, strict=True))
-        self._buffer = []
+        self._buffer, self._num_buffered = [], 0
         order = np.argsort(anomalous)
         self._add(np.sort(normal), np.arange(len(normal) + 1)[None], slice(0, 1))
         weights = np.concatenate([np.ones((1, len(order))), extra[:, order]])

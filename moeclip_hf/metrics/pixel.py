@@ -13,7 +13,7 @@ class PixelMetrics:
     r"""AUROC, average precision, maximal F1 and AUPRO over the pixels of all images, in constant memory.
 
     The scores' range need not be known. Up to `capacity` distinct scores the results are exact; beyond that, scores of
-    about equal rank are taken for equal (see `ScoreHistogram`). Order, batches and merges make no difference.
+    about equal rank are taken for equal (see `ScoreHistogram`). Order, batches and merges make no difference to speak of.
 
     Args:
         aupro (`bool`, *optional*, defaults to `True`):
