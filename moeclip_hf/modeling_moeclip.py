@@ -570,6 +570,8 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
             config_fields.setdefault("base_model_name_or_path", os.path.abspath(name) if os.path.isdir(name) else name)
 
         vision_config, text_config = clip.config.vision_config.to_dict(), clip.config.text_config.to_dict()
+        for tower_config in (vision_config, text_config):
+            tower_config.pop("dtype", None)  # a tower would be built in it
         vision_config["image_size"] = _default(image_size, default_image_size(vision_config["patch_size"]))
         if hidden_act is not None:
             vision_config["hidden_act"] = text_config["hidden_act"] = hidden_act

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import build_clip, randomize_adapters
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, CLIPVisionModel
+from transformers import AutoModel, CLIPModel, CLIPVisionModel
 
 from moeclip_hf import MoECLIPConfig, MoECLIPForAnomalyDetection
 from moeclip_hf.backbone_moeclip import is_adapter_key, resize_position_embeddings
@@ -359,6 +359,13 @@ class TestFromClip:
         model = MoECLIPForAnomalyDetection.from_clip(str(tmp_path), image_size=56, moe_lora={"r": 2})
         assert {p.dtype for p in model.parameters()} == {torch.float32}
         assert model.config.base_model_name_or_path == str(tmp_path)
+
+    def test_a_half_precision_clip_object_becomes_float32_too(self, tmp_path, tiny_clip):
+        tiny_clip.half().save_pretrained(tmp_path)
+        half = CLIPModel.from_pretrained(tmp_path)
+        model = MoECLIPForAnomalyDetection.from_clip(half, image_size=56, moe_lora={"r": 2})
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert model(**make_inputs(model)).anomaly_logits.isfinite().all()
 
     def test_unknown_fields_are_refused(self, tiny_clip):
         with pytest.raises(ValueError, match="Unknown key 'feature_layer'"):
