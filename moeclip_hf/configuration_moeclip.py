@@ -13,6 +13,11 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 from transformers import AutoConfig, CLIPTextConfig, CLIPVisionConfig
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+
+
+# Whether this file was fetched with a model's weights, instead of being part of the installed package.
+RUNS_FROM_THE_HUB = __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 
 
 class MoELoraPeftType(enum.StrEnum):
@@ -220,6 +225,9 @@ class MoECLIPConfig(PreTrainedConfig):
             raise ValueError(
                 f"Unknown key {unknown[0]!r} in MoECLIPConfig. Known keys: {', '.join(_own_fields(self))}."
             )
+        if not RUNS_FROM_THE_HUB:
+            # `pipeline` would ask for the repository's own code, although the task is registered here.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         self.feature_layers = tuple(self.feature_layers)
         self.patch_average_kernel_sizes = tuple(self.patch_average_kernel_sizes)
