@@ -16,8 +16,9 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 
-# Whether this file was fetched with a model's weights, instead of being part of the installed package.
-RUNS_FROM_THE_HUB = __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
+# A copy of this code that came with a model is found through that model's own files. The installed package alone makes
+# itself known to the Auto classes, so that models with code of different versions stay apart in one process.
+IS_INSTALLED_PACKAGE = not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 
 
 class MoELoraPeftType(enum.StrEnum):
@@ -225,7 +226,7 @@ class MoECLIPConfig(PreTrainedConfig):
             raise ValueError(
                 f"Unknown key {unknown[0]!r} in MoECLIPConfig. Known keys: {', '.join(_own_fields(self))}."
             )
-        if not RUNS_FROM_THE_HUB:
+        if IS_INSTALLED_PACKAGE:
             # `pipeline` would ask for the repository's own code, although the task is registered here.
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)

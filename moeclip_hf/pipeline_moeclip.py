@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_moeclip import RUNS_FROM_THE_HUB
+from .configuration_moeclip import IS_INSTALLED_PACKAGE
 from .image_processing_moeclip import picture_size
 from .modeling_moeclip import MoECLIPOutput
 from .prompts_moeclip import GENERIC_OBJECT_NAME
@@ -246,7 +246,7 @@ def _with_names(images, names) -> dict | list[dict] | Iterator[dict]:
     return named if isinstance(images, list) else named[0]
 
 
-if not RUNS_FROM_THE_HUB:
+if IS_INSTALLED_PACKAGE:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=ZeroShotAnomalyDetectionPipeline, pt_model=AutoModel, type="multimodal"
     )
