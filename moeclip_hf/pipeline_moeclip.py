@@ -238,7 +238,7 @@ def _with_names(images, names) -> dict | list[dict] | Iterator[dict]:
     if isinstance(images, types.GeneratorType):
         return ({"image": image, "object_name": name} for image, name in zip(images, names, strict=True))
     pictures = images if isinstance(images, list) else [images]
-    if len(names) != len(images):
+    if len(names) != len(pictures):
         raise ValueError(
             f"`object_name` has {len(names)} names for {len(pictures)} pictures: give one for all or one a picture."
         )
