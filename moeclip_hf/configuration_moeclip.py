@@ -321,6 +321,7 @@ def _own_fields(config: MoECLIPConfig) -> list[str]:
 
 
 MoECLIPConfig.register_for_auto_class()
-AutoConfig.register(MoECLIPConfig.model_type, MoECLIPConfig, exist_ok=True)
+if IS_INSTALLED_PACKAGE:
+    AutoConfig.register(MoECLIPConfig.model_type, MoECLIPConfig, exist_ok=True)
 
 __all__ = ["MoECLIPConfig", "MoELoraConfig"]

@@ -328,10 +328,10 @@ def test_save_pretrained_is_complete(full_folder, adapters_folder, tmp_path):
     assert names == code | weights | {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
     assert names == {path.name for path in adapters_folder.iterdir()}
     pipeline(TASK, model=str(adapters_folder), device="cpu").save_pretrained(tmp_path / "again")
-    assert (tmp_path / "again" / "config.json").read_bytes() == (adapters_folder / "config.json").read_bytes()
-    assert (tmp_path / "again" / "model.safetensors").stat().st_size < (
-        full_folder / "model.safetensors"
-    ).stat().st_size
+    again = tmp_path / "again"
+    assert names == {path.name for path in again.iterdir()}
+    for name in names - {"config.json"}:  # which names the towers' dtype once they were loaded
+        assert (again / name).read_bytes() == (adapters_folder / name).read_bytes(), name
 
 
 STRANGER = """
