@@ -2,20 +2,17 @@
 
 import functools
 import http.server
-import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import randomize_adapters
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from core_environment import ROOT, declared, make_environment
 from PIL import Image
 from regions_reference import flood_fill
 from transformers import pipeline
@@ -26,7 +23,6 @@ from moeclip_hf.pipeline_moeclip import ZeroShotAnomalyDetectionPipeline
 
 
 TASK = "zero-shot-anomaly-detection"
-ROOT = Path(__file__).parents[1]
 
 
 def draw(width=60, height=40, seed=0):
@@ -335,14 +331,12 @@ def test_save_pretrained_is_complete(full_folder, adapters_folder, tmp_path):
 
 
 STRANGER = """
-import json, sys
-sys.path.append(sys.argv[1])
-import importlib.util
+import importlib.util, json, sys
 from transformers import pipeline
 for name in ("moeclip_hf", "datasets", "scipy", "sklearn", "pandas", "torchvision"):
     assert importlib.util.find_spec(name) is None, name
 
-image, *folders = sys.argv[2:]
+image, *folders = sys.argv[1:]
 for number, folder in enumerate(folders):
     pipe = pipeline("zero-shot-anomaly-detection", model=folder, trust_remote_code=True, device="cpu")
     assert type(pipe).__module__.startswith("transformers_modules."), type(pipe)
@@ -357,36 +351,20 @@ for number, folder in enumerate(folders):
 
 
 @pytest.fixture(scope="module")
-def core_site(tmp_path_factory):
-    """A folder to import from that holds what the package requires, and what that requires, and nothing else."""
-    folder = tmp_path_factory.mktemp("core")
-    pending, seen = [(name, "") for name in importlib.metadata.requires("moeclip_hf") if "extra" not in name], set()
-    while pending:
-        text, extra = pending.pop()
-        requirement = Requirement(text)
-        name = canonicalize_name(requirement.name)
-        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-        if not wanted or (name, *sorted(requirement.extras)) in seen:
-            continue
-        seen.add((name, *sorted(requirement.extras)))
-        for extra_name in ("", *requirement.extras):
-            pending += [(text, extra_name) for text in importlib.metadata.requires(name) or []]
-        distribution = importlib.metadata.distribution(name)
-        for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
-            if not (folder / top).exists():
-                (folder / top).symlink_to(Path(distribution.locate_file(top)).resolve())
-    return folder
+def core_python(tmp_path_factory):
+    """Interpreter of an environment without the package, with what it requires and nothing else."""
+    return make_environment(tmp_path_factory.mktemp("core"), [str(one) for one in declared()[""]])
 
 
-def test_strangers_load_repositories_with_their_code(core_site, adapters_folder, full_folder, tmp_path):
+def test_strangers_load_repositories_with_their_code(core_python, adapters_folder, full_folder, tmp_path):
     """A process that cannot import the package, and little else, gets the very same numbers."""
     draw().save(tmp_path / "part.png")
     expected = pipeline(TASK, model=str(full_folder), device="cpu")(
         tmp_path / "part.png", object_name="bolt", threshold=0.5, mask_threshold=0.0
     )
-    arguments = [core_site, tmp_path / "part.png", adapters_folder, full_folder]
+    arguments = [tmp_path / "part.png", adapters_folder, full_folder]
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", STRANGER, *map(str, arguments)],
+        [core_python, "-I", "-c", STRANGER, *map(str, arguments)],
         env=os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
