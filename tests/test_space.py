@@ -160,9 +160,11 @@ def test_many_files_become_a_table(inspector, tiny, pictures, tmp_path):
 
 
 def test_other_repositories_are_refused(inspector, tmp_path):
-    for name in (tmp_path / "nothing", DEMO_CLIP, tmp_path):
-        with pytest.raises((OSError, ValueError)):
-            inspector.Inspector(str(name))
+    with pytest.raises(OSError, match="nothing"):
+        inspector.Inspector(str(tmp_path / "nothing"))
+    for folder, kind in ((DEMO_CLIP, "clip"), (tmp_path, "not known")):
+        with pytest.raises(ValueError, match=rf"holds no MoECLIP model \(its type is {kind}\): name another"):
+            inspector.Inspector(str(folder))
 
 
 # Files
@@ -347,12 +349,11 @@ def test_page_loads_another_repository(page, pictures, tmp_path):
     pipe.save_pretrained(tmp_path / "mirrored", adapters_only=False)
     page.get_by_text("Model", exact=True).click()
     repository = page.locator("#repository").locator("textarea, input")
-    for name in ("no/such-model", DEMO_CLIP):
+    for name, problem in ((str(tmp_path / "nothing"), "nothing"), (DEMO_CLIP, "holds no MoECLIP model")):
         repository.fill(name)
         page.click("#load")
-        page.get_by_text("That did not work").last.wait_for()
+        page.locator(".toast-wrap").get_by_text(problem).wait_for()
         wait_for_text(page, "#in-use", "tiny_moeclip")
-        page.get_by_label("Close").last.click()
     repository.fill(str(tmp_path / "mirrored"))
     page.click("#load")
     wait_for_text(page, "#in-use", "mirrored")

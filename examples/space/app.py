@@ -27,6 +27,7 @@ CSS = """
 .legend {display: flex; flex-wrap: wrap; gap: 0.25rem 1rem; font-size: 0.9rem; align-items: center}
 .legend i {display: inline-block; height: 0.9rem; vertical-align: -0.1rem; margin-right: 0.35rem; border-radius: 3px}
 .verdict {font-size: 1.15rem}
+#experts .grid-wrap {max-height: none; overflow: visible}
 """
 
 
@@ -44,7 +45,7 @@ def reporting_errors(function):
         try:
             return function(*args, **kwargs)
         except (OSError, ValueError) as error:
-            raise gr.Error(str(error), duration=20, title="That did not work") from error
+            raise gr.Error(str(error), duration=20) from error
 
     return wrapped
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
-from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+from moeclip_hf import MoECLIPConfig, MoECLIPForAnomalyDetection, MoECLIPProcessor
 from moeclip_hf.image_processing_moeclip import picture_size
 from moeclip_hf.processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
 from moeclip_hf.regions_moeclip import find_boxes
@@ -62,6 +62,10 @@ class Inspector:
     """
 
     def __init__(self, repository: str | os.PathLike):
+        settings, _ = MoECLIPConfig.get_config_dict(repository)
+        kind = settings.get("model_type")
+        if kind != MoECLIPConfig.model_type:
+            raise ValueError(f"{repository} holds no MoECLIP model (its type is {kind or 'not known'}): name another.")
         self.model = MoECLIPForAnomalyDetection.from_pretrained(repository)
         self.processor = MoECLIPProcessor.from_pretrained(repository)
         self.pipe = pipeline("zero-shot-anomaly-detection", model=self.model, processor=self.processor)
@@ -171,7 +175,7 @@ def draw_mask(inspection: Inspection, anomaly_map: torch.Tensor, mask_threshold:
         original's pixels.
     """
     mask = anomaly_map >= mask_threshold
-    width = max(2, max(inspection.picture.size) // 200)
+    width = max(3, max(inspection.picture.size) // 170)
     return outline_mask(inspection.picture, mask, width=width), find_boxes(mask.numpy(), anomaly_map.numpy())
 
 
