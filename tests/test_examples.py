@@ -97,3 +97,16 @@ def test_use_as_peft_adapter(tiny_clip_folder, tmp_path):
 
 def test_train_no_trainer_is_short():
     assert len((ROOT / "examples" / "train_no_trainer.py").read_text().splitlines()) < 200
+
+
+def test_pipeline(data, tmp_path):
+    pictures = sorted((Path(data) / "tile").glob("test/*/*.png"))
+    options = ["--object", "tile", "--threshold", "0", "--mask-threshold", "-1000000", *map(str, pictures)]
+    lines = run_script("pipeline.py", *options).stdout.splitlines()
+    assert len(lines) == 2 * len(pictures)
+    for picture, verdict, region in zip(pictures, lines[::2], lines[1::2], strict=True):
+        assert verdict.startswith(f"{picture} (56 x 56): anomalous, score 0.")
+        assert region.startswith("  columns 0 to 56, rows 0 to 56: up to ")
+    options = ["--threshold", "1.01", "--mask-threshold", "1000000", "--domain", "medical", str(pictures[0])]
+    (line,) = run_script("pipeline.py", *options).stdout.splitlines()
+    assert ": normal, score 0." in line
