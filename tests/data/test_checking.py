@@ -115,7 +115,10 @@ def test_list_of_a_benchmark_names_every_missing_file(tmp_path):
     write_picture(root / "1.png")
     list_file = write_list(tmp_path / "l.jsonl", entries)
     report = check("endo", root, list_file=list_file)
-    assert [line.partition(":")[0] for line in report.differences[:2]] == [f"{list_file}, line 1", f"{list_file}, line 3"]
+    assert [line.partition(":")[0] for line in report.differences[:2]] == [
+        f"{list_file}, line 1",
+        f"{list_file}, line 3",
+    ]
     with pytest.raises(FileNotFoundError, match="line 1: there is no file '0.png'"):
         check("endo", root, list_file=list_file, strict=True)
 
