@@ -21,6 +21,7 @@ STAND_INS = {
     "make demo": "make --directory {root} --dry-run demo",
     "make test": "make --directory {root} --dry-run test",
     "openai/clip-vit-large-patch14-336": "{clip}",
+    "data check my_data": "data check {data}",
     "--data my_data": "--data {data}",
     "--data my_test_data": "--data {data}",
     "--output outputs/my_model": "--output outputs/my_model --max-steps 2",

@@ -5,6 +5,8 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import argparse
 
+from ..data.options import DATA_HELP, ROOT_HELP, SPLIT_HELP, add_column_options, add_mask_option, add_object_option
+
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "loss")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -20,30 +22,25 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     """
     data = parser.add_argument_group("model and data")
     data.add_argument("--clip", required=True, metavar="ID_OR_FOLDER", help="pretrained CLIP to build on")
-    data.add_argument(
-        "--data",
-        required=True,
-        metavar="PATH",
-        help="training data: a folder in MVTec layout, a JSON-lines list, or a folder with one *.jsonl",
-    )
+    data.add_argument("--data", required=True, metavar="DATA", help=f"training data: {DATA_HELP}")
     data.add_argument("--output", required=True, metavar="FOLDER", help="folder for the model and its checkpoints")
-    data.add_argument("--root", metavar="FOLDER", help="what a list's paths are relative to (default: its own folder)")
+    data.add_argument("--root", metavar="FOLDER", help=ROOT_HELP)
+    data.add_argument("--split", help=SPLIT_HELP)
+    add_column_options(data)
+    add_object_option(data)
+    add_mask_option(data)
     data.add_argument(
-        "--split", default="test", help="MVTec layout: test, as the paper trains, or train (default: test)"
-    )
-    data.add_argument(
-        "--validation-data", metavar="PATH", help="other data; the checkpoint that is best on it becomes the model"
+        "--validation-data", metavar="DATA", help="other data; the checkpoint that is best on it becomes the model"
     )
     data.add_argument("--validation-root", metavar="FOLDER", help="like --root, of the validation data")
-    data.add_argument("--validation-split", default="test", help="like --split, of the validation data")
+    data.add_argument("--validation-split", help="like --split, of the validation data")
     data.add_argument(
         "--metric", choices=METRICS, default="pixel_auroc", help="what is best there (default: pixel_auroc)"
     )
     data.add_argument(
         "--smoothing",
         choices=SMOOTHINGS,
-        default="industrial",
-        help="domain of the validation's protocol (default: industrial)",
+        help="domain of the validation's protocol (default: the benchmark's; industrial for own data)",
     )
     data.add_argument(
         "--image-size", type=int, metavar="PIXELS", help="input size (default: the largest up to 518 that CLIP allows)"

@@ -10,6 +10,8 @@ from datasets import Image
 from transformers import set_seed
 
 from ..data import AffineAugmentation, AnomalyDetectionDataset, load_anomaly_dataset
+from ..data.benchmarks import find_domain
+from ..data.options import read_columns
 from ..modeling_moeclip import MoECLIPForAnomalyDetection
 from ..processing_moeclip import MoECLIPProcessor
 from .arguments import MoECLIPTrainingArguments
@@ -36,6 +38,7 @@ def build_arguments(options: argparse.Namespace) -> MoECLIPTrainingArguments:
     arguments = {"eval_strategy": "no"}
     if options.validation_data is not None:
         arguments = {
+            "eval_smoothing": options.smoothing or find_domain(options.validation_data, options.validation_root),
             "eval_strategy": strategy,
             "eval_steps": options.save_steps,
             "load_best_model_at_end": True,
@@ -55,7 +58,6 @@ def build_arguments(options: argparse.Namespace) -> MoECLIPTrainingArguments:
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         learning_rate=options.learning_rate,
         lr_milestones=options.lr_milestones,
-        eval_smoothing=options.smoothing,
         seed=options.seed,
         bf16=options.precision == "bf16",
         fp16=options.precision == "fp16",
@@ -112,9 +114,23 @@ def load_training_data(options: argparse.Namespace, processor: MoECLIPProcessor)
         FileNotFoundError: If the data do not exist.
         ValueError: If they cannot be read.
     """
-    dataset = load_anomaly_dataset(options.data, root=options.root, split=options.split)
+    dataset = load_anomaly_dataset(
+        options.data,
+        root=options.root,
+        split=options.split,
+        columns=read_columns(options),
+        object_name=options.object_name,
+    )
     augmentation = AffineAugmentation(options.seed) if options.augmentation else None
-    return AnomalyDetectionDataset(dataset, processor.image_processor, augmentation)
+    samples = AnomalyDetectionDataset(
+        dataset, processor.image_processor, augmentation, mask_threshold=options.mask_threshold
+    )
+    if samples.num_unknown_masks:
+        logger.info(
+            "%d of %d images train on their image label alone: without a known mask they skip the segmentation loss.",
+            samples.num_unknown_masks, len(samples),
+        )  # fmt: skip
+    return samples
 
 
 def load_validation_data(options: argparse.Namespace, processor: MoECLIPProcessor) -> AnomalyDetectionDataset | None:
@@ -133,12 +149,17 @@ def load_validation_data(options: argparse.Namespace, processor: MoECLIPProcesso
     """
     if options.validation_data is None:
         return None
-    if os.path.realpath(options.validation_data) == os.path.realpath(options.data):
+    is_same_source = os.path.realpath(options.validation_data) == os.path.realpath(options.data)
+    if is_same_source and options.validation_split == options.split:
         raise ValueError(
             f"`--validation-data` ({options.validation_data}) must not be the training data: give other images."
         )
     dataset = load_anomaly_dataset(
-        options.validation_data, root=options.validation_root, split=options.validation_split
+        options.validation_data,
+        root=options.validation_root,
+        split=options.validation_split,
+        columns=read_columns(options) if is_same_source else None,
+        object_name=options.object_name if is_same_source else None,
     )
     labels, class_names = list(dataset["label"]), list(dataset["class_name"])
     # a metric is a mean over classes: one class must define it
@@ -151,7 +172,7 @@ def load_validation_data(options: argparse.Namespace, processor: MoECLIPProcesso
     has_masks = any(row["mask"] is not None for row in dataset.cast_column("mask", Image(decode=False)))
     if options.metric.startswith("pixel") and not has_masks:
         raise ValueError(f"`--metric {options.metric}` needs masks in {options.validation_data}: choose image_auroc.")
-    return AnomalyDetectionDataset(dataset, processor.image_processor)
+    return AnomalyDetectionDataset(dataset, processor.image_processor, mask_threshold=options.mask_threshold)
 
 
 def warn_of_earlier_run(options: argparse.Namespace) -> None:
