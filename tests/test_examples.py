@@ -75,5 +75,17 @@ def test_train_no_trainer(tiny_clip_folder, data, tmp_path):
     assert all(experts.lora_B.abs().sum() > 0 for experts in model.moe_lora_layers().values())
 
 
+@pytest.mark.slow
+def test_train_no_trainer_on_two_processes(tiny_clip_folder, data, tmp_path):
+    """One trained model, one table an epoch: the processes share the work."""
+    done = run_script(
+        "train_no_trainer.py", "--clip", tiny_clip_folder, "--data", data, "--validation-data", data,
+        "--image-size", "56", "--epochs", "1", "--output", str(tmp_path / "model"),
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+    )  # fmt: skip
+    assert (done.stdout + done.stderr).count("mean") == 1
+    MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
+
+
 def test_train_no_trainer_is_short():
     assert len((ROOT / "examples" / "train_no_trainer.py").read_text().splitlines()) < 200

@@ -8,6 +8,7 @@ import os
 import datasets
 import torch
 from transformers import set_seed
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..data import AffineAugmentation, AnomalyDetectionDataset, load_anomaly_dataset
 from ..data.benchmarks import find_benchmark, find_domain
@@ -72,8 +73,9 @@ def build_arguments(options: argparse.Namespace, recipe: Recipe) -> MoECLIPTrain
         [`MoECLIPTrainingArguments`]: The arguments, on an accelerator if there is one.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of its range, or the package of a target of `--report-to` is missing.
     """
+    _check_report_targets(options.report_to)
     strategy = "epoch" if options.save_steps is None else "steps"
     arguments = {"eval_strategy": "no"}
     if options.validation_data is not None:
@@ -97,6 +99,14 @@ def build_arguments(options: argparse.Namespace, recipe: Recipe) -> MoECLIPTrain
         report_to=options.report_to,
         **arguments,
     )
+
+
+def _check_report_targets(targets: list[str]) -> None:
+    """Finds a missing package before the data are loaded; names that transformers does not know are its own to refuse."""
+    for target in set(targets) & set(INTEGRATION_TO_CALLBACK) - set(get_available_reporting_integrations()):
+        raise ValueError(
+            f"`--report-to {target}` needs a package that is not installed: install it, or leave {target} out."
+        )
 
 
 def get_run_arguments(options: argparse.Namespace, recipe: Recipe) -> dict:

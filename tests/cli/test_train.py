@@ -11,6 +11,7 @@ from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
 from moeclip_hf.cli import main
 from moeclip_hf.data import load_anomaly_dataset
 from moeclip_hf.evaluation import evaluate_model
+from moeclip_hf.training import recipe as recipe_steps
 from moeclip_hf.training_record import read_training_record
 
 
@@ -252,6 +253,14 @@ def test_wrong_recipe(run, tmp_path, capsys):
 def test_wrong_options(run, capsys, options, message):
     assert run(*options) == 1
     assert message in one_line_error(capsys)
+
+
+def test_report_to_what_is_not_installed(run, capsys, monkeypatch):
+    monkeypatch.setattr(recipe_steps, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    assert run("--report-to", "tensorboard", "wandb") == 1
+    assert "`--report-to wandb` needs a package that is not installed" in one_line_error(capsys)
+    assert run("--report-to", "paper") == 1
+    assert "paper is not supported, only" in one_line_error(capsys)
 
 
 def test_missing_data(run, tmp_path, capsys):
