@@ -13,6 +13,7 @@ from PIL import Image
 
 from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor, MoELoraConfig
 from moeclip_hf.cli import main
+from moeclip_hf.training_record import read_training_record
 
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,9 @@ def test_train_is_moeclip_train(tiny_clip_folder, data, tmp_path):
     assert "trainable params" in done.stderr
     assert read_losses(tmp_path / "script") == read_losses(tmp_path / "command")
     assert len(read_losses(tmp_path / "script")) == 3
+    records = [read_training_record(tmp_path / name) for name in ("script", "command")]
+    assert records[0]["class_names"] == ["tile"]
+    assert records[0] | {"created": None} == records[1] | {"created": None}
 
 
 def test_train_no_trainer(tiny_clip_folder, data, tmp_path):
@@ -93,6 +97,18 @@ def test_use_as_peft_adapter(tiny_clip_folder, tmp_path):
         "disabled: embeddings equal the plain CLIP's: True",
     ]
     assert type(PeftConfig.from_pretrained(tmp_path / "adapter")) is MoELoraConfig
+
+
+@pytest.mark.slow
+def test_train_no_trainer_on_two_processes(tiny_clip_folder, data, tmp_path):
+    """One trained model, one table an epoch: the processes share the work."""
+    done = run_script(
+        "train_no_trainer.py", "--clip", tiny_clip_folder, "--data", data, "--validation-data", data,
+        "--image-size", "56", "--epochs", "1", "--output", str(tmp_path / "model"),
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+    )  # fmt: skip
+    assert (done.stdout + done.stderr).count("mean") == 1
+    MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
 
 
 def test_train_no_trainer_is_short():

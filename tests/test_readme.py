@@ -26,6 +26,12 @@ STAND_INS = {
     "--data my_test_data": "--data {data}",
     "--output outputs/my_model": "--output outputs/my_model --max-steps 2",
     "examples/train.py": "{root}/examples/train.py",
+    "hub_configs/": "{root}/hub_configs/",
+    "{full,without_*}.json": "{{full,without_etf}}.json",
+    "--root my_visa": "--clip {clip} --data {data} --image-size 56 --max-steps 1",
+    "--base moeclip_hf/demo/recipe.json --seeds 0,1,2": "--base {root}/moeclip_hf/demo/recipe.json --seeds 0",
+    "--data outputs/demo/data/train.jsonl": "--clip {clip} --data {data} --image-size 56 --max-steps 1",
+    "--test-data outputs/demo/data/test": "--test-data {data}/bolt",
 }
 
 
@@ -82,6 +88,7 @@ def test_snippets_run(tiny_clip_folder, data_folder, environment, tmp_path):
         assert done.returncode == 0, f"{snippet}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip() or done.stderr.strip(), f"prints nothing:\n{snippet}"
     assert (work / "results.json").exists()
+    assert (work / "outputs" / "ablation" / "ablation.csv").exists()
 
 
 def test_every_stand_in_is_used():
