@@ -161,7 +161,7 @@ class BenchmarkProtocol:
         if not self._classes:
             raise ValueError("The protocol has seen no image: call `update` first.")
         classes = {name: self._compute_class(kept) for name, kept in self._classes.items()}
-        mean = {metric: _mean_of_defined([values[metric] for values in classes.values()]) for metric in METRICS}
+        mean = {metric: average_defined([values[metric] for values in classes.values()]) for metric in METRICS}
         reasons = {name: _reasons(self._classes[name], values) for name, values in classes.items()}
         kept = self._classes.values()
         return {
@@ -269,6 +269,19 @@ def evaluate_model(
     return results
 
 
+def average_defined(values: Sequence[float | None]) -> float:
+    """Averages the values that are defined.
+
+    Args:
+        values (`Sequence[float | None]`): numbers, with NaN or None where undefined.
+
+    Returns:
+        `float`: their mean, NaN if none is defined.
+    """
+    defined = [value for value in values if value is not None and not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
 def write_results(results: dict, path: str | os.PathLike) -> None:
     """Writes results as JSON, whole or not at all; NaN becomes null.
 
@@ -282,22 +295,23 @@ def write_results(results: dict, path: str | os.PathLike) -> None:
     write_json(path, _nan_to_none(results))
 
 
-def format_results(results: dict) -> str:
+def format_results(results: dict, title: str = "object") -> str:
     """Lays results out as a table in percent, one line a class and one for the mean, with notes under it.
 
     Args:
         results (`dict`): results in the form that this module's head describes, with NaN or None where undefined.
+        title (`str`, *optional*, defaults to `"object"`): head of the first column.
 
     Returns:
         `str`: lines of plain text; "-" stands for an undefined metric.
     """
-    width = max(len("object"), *(len(name) for name in results["classes"]))
+    width = max(len(title), *(len(name) for name in results["classes"]))
 
     def line(name: str, values: dict) -> str:
-        cells = [_percent(values[metric]).rjust(len(title)) for metric, title in TITLES.items()]
+        cells = [_percent(values[metric]).rjust(len(column)) for metric, column in TITLES.items()]
         return "  ".join([name.ljust(width), *cells])
 
-    head = "  ".join(["object".ljust(width), *TITLES.values()])
+    head = "  ".join([title.ljust(width), *TITLES.values()])
     rule = "-" * len(head)
     rows = [line(name, values) for name, values in results["classes"].items()]
     return "\n".join([head, rule, *rows, rule, line("mean", results["mean"]), *_notes(results)])
@@ -353,11 +367,6 @@ def _normalize(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
     if lowest >= 0 and highest <= 1:
         return values
     return (values - lowest) / (highest - lowest) if highest > lowest else np.zeros_like(values)
-
-
-def _mean_of_defined(values: list[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
 
 
 def _reasons(kept: _ClassScores, values: dict[str, float]) -> dict[str, str]:
