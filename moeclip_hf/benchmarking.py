@@ -41,7 +41,9 @@ def find_benchmarks(data_root: str | os.PathLike, keys: Sequence[str] | None = N
     """
     data_root = Path(data_root)
     if not data_root.is_dir():
-        raise FileNotFoundError(f"`data_root` {str(data_root)!r} is no folder: name the one that holds the benchmarks.")
+        raise FileNotFoundError(
+            f"`data_root` {str(data_root)!r} is no folder: name the one that holds the benchmarks."
+        )
     wanted = list(BENCHMARKS) if keys is None else [get_benchmark(key).key for key in keys]
     folders = {key: data_root / key for key in BENCHMARKS if key in wanted}
     absent = [key for key, folder in folders.items() if not folder.is_dir()]
@@ -234,7 +236,9 @@ def summarize(found: dict[str, dict], identity: dict, skipped: dict[str, str]) -
 def _describe_training(model_name: str) -> dict:
     record = read_training_record(model_name)
     if record is None:
-        logger.warning("%s has no training record, so whether it was trained on these objects is not known.", model_name)
+        logger.warning(
+            "%s has no training record, so whether it was trained on these objects is not known.", model_name
+        )
         return {"preset": None, "seed": None, "training": None}
     return {"preset": record["preset"], "seed": record["seed"], "training": record}
 
@@ -265,7 +269,9 @@ def _check_finished(path: Path, meta: dict, expected: dict) -> None:
     meta, expected = _flatten_hashes(meta), _flatten_hashes(expected)
     for name in ("model_sha256", "base_sha256", "data", "image_size", "mask_threshold", "dtype"):
         if name in expected and meta.get(name) != expected[name]:
-            what = "another model" if name.endswith("sha256") else f"`{name}` {meta.get(name)!r}, not {expected[name]!r}"
+            what = (
+                "another model" if name.endswith("sha256") else f"`{name}` {meta.get(name)!r}, not {expected[name]!r}"
+            )
             raise ValueError(f"{path} holds results of {what}: name another --output, or move that file away.")
 
 

@@ -234,9 +234,10 @@ def evaluate_model(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), tqdm(
-            total=len(part), unit="image", desc="evaluating", disable=not progress or rank > 0
-        ) as bar:
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(part), unit="image", desc="evaluating", disable=not progress or rank > 0) as bar,
+        ):
             with timer("model"):
                 text_embeds = _embed_objects(model, processor, samples.object_names)
             loader = iter(_make_loader(samples, part, batch_size, num_workers))

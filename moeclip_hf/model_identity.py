@@ -39,7 +39,9 @@ def _hash_files(name: str | os.PathLike, commit: str | None) -> dict[str, str]:
     if not folder.is_dir():
         # The model is loaded, so its files are here already.
         patterns = "*.safetensors"
-        folder = Path(snapshot_download(os.fspath(name), revision=commit, allow_patterns=patterns, local_files_only=True))
+        folder = Path(
+            snapshot_download(os.fspath(name), revision=commit, allow_patterns=patterns, local_files_only=True)
+        )
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{name} has no *.safetensors file by which its results could be told from another model's.")

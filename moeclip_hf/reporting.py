@@ -172,7 +172,9 @@ def _make_notes(runs: dict[str, dict[str, dict]], keys: list[str], shared: list[
     if len(runs) > 1:
         notes.append(f"Mean and standard deviation over {len(runs)} seeds.")
     missing = [key for key in keys if key not in shared]
-    notes += [f"{key}: of {sum(key in run for run in runs.values())} seeds only, and not in the mean." for key in missing]
+    notes += [
+        f"{key}: of {sum(key in run for run in runs.values())} seeds only, and not in the mean." for key in missing
+    ]
     if len(shared) < len(BENCHMARKS):
         notes.append(f"mean: over the {len(shared)} data sets here that all runs have; so is the paper's.")
     notes += _training_notes(_record_of(next(iter(runs.values()))), keys)
@@ -240,7 +242,9 @@ def _to_markdown(tables: Sequence[Table]) -> str:
             lines.append([_name(table, key), *(text for metric in METRICS for text in _texts(row[metric], "±"))])
         rows = ["| " + " | ".join(line) + " |" for line in lines]
         notes = [note.replace("*", "\\*") if note.startswith("*") else note for note in table.notes]
-        blocks.append("\n".join([f"### {table.title}", "", *rows, "", *(f"- {note.removeprefix('- ')}" for note in notes)]))
+        blocks.append(
+            "\n".join([f"### {table.title}", "", *rows, "", *(f"- {note.removeprefix('- ')}" for note in notes)])
+        )
     return "\n\n".join(blocks) + "\n"
 
 

@@ -41,9 +41,10 @@ def run(args: argparse.Namespace) -> None:
         OSError: If a folder does not exist or the file cannot be written.
     """
     from ..reporting import format_tables, read_tables
+    from ..whole_file import write_text
 
     text = format_tables(read_tables(args.folders), args.format)
     if args.output is None:
         sys.stdout.write(text)
     else:
-        _write(args.output, text)
+        write_text(args.output, text)
