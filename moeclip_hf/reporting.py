@@ -49,7 +49,7 @@ class Table:
     Args:
         title (`str`): What was trained, and on what.
         rows (`dict[str, dict[str, Cell]]`): By data set, and `"mean"`, the cell of each metric.
-        marks (`frozenset[str]`): The data sets on whose objects the model was trained.
+        marks (`frozenset[str]`): The data sets on whose objects the model was trained, and `"mean"` if they are in it.
         notes (`list[str]`): What a reader must know of the figures.
     """
 
@@ -129,8 +129,10 @@ def _make_table(runs: dict[str, dict[str, dict]]) -> Table:
     rows = {key: _make_row(key, [run[key]["mean"] for run in runs.values() if key in run]) for key in keys}
     shared = [key for key in keys if all(key in run for run in runs.values())]
     rows[MEAN] = _make_mean_row(shared, list(runs.values()))
-    marks = frozenset(key for key in keys for run in runs.values() if key in run and _trained_objects(run[key]))
-    return Table(_make_title(records), rows, marks, _make_notes(runs, keys, shared))
+    marks = {key for key in keys if any(key in run and _trained_objects(run[key]) for run in runs.values())}
+    if marks & set(shared):
+        marks.add(MEAN)
+    return Table(_make_title(records), rows, frozenset(marks), _make_notes(runs, keys, shared))
 
 
 def _make_row(key: str, means: list[dict]) -> dict[str, Cell]:
@@ -167,26 +169,23 @@ def _make_title(records: dict[str, dict | None]) -> str:
 
 
 def _make_notes(runs: dict[str, dict[str, dict]], keys: list[str], shared: list[str]) -> list[str]:
-    first = {key: next(run[key] for run in runs.values() if key in run) for key in keys}
     notes = [f"paper: the figures that {PAPER} prints, not measured here; difference: measured less printed."]
     if len(runs) > 1:
         notes.append(f"Mean and standard deviation over {len(runs)} seeds.")
-    missing = [key for key in keys if key not in shared]
-    notes += [
-        f"{key}: of {sum(key in run for run in runs.values())} seeds only, and not in the mean." for key in missing
-    ]
+    for folder, run in runs.items():
+        meta = next(iter(run.values()))["meta"]
+        hashes = ", ".join(value[:12] for value in meta["model_sha256"].values())
+        notes.append(f"{folder}: {meta['model']}, SHA-256 {hashes}...")
+    for key in keys:
+        if key not in shared:
+            number = sum(key in run for run in runs.values())
+            notes.append(f"{BENCHMARKS[key].title}: of {number} seeds only, and not in the mean.")
     if len(shared) < len(BENCHMARKS):
-        notes.append(f"mean: over the {len(shared)} data sets here that all runs have; so is the paper's.")
+        notes.append(f"mean: over the {len(shared)} data sets that all runs have, the paper's over the same.")
     notes += _training_notes(_record_of(next(iter(runs.values()))), keys)
-    for key, results in first.items():
-        meta = results["meta"]
-        if _trained_objects(results):
-            notes.append(f"* {key}: the model was trained on these objects: {', '.join(_trained_objects(results))}.")
-        if meta.get("count_differences"):
-            notes.append(f"{key}: not the benchmark's test set: {'; '.join(meta['count_differences'])}.")
-        if meta["mask_threshold"] != BENCHMARKS[key].mask_threshold:
-            notes.append(f"{key}: mask values above {meta['mask_threshold']} are anomalous.")
-        notes += _undefined_notes(key, meta["reasons"])
+    for key in keys:
+        # Of several runs on the same data the first one speaks for all.
+        notes += _data_notes(key, next(run[key] for run in runs.values() if key in run))
     return notes
 
 
@@ -198,19 +197,30 @@ def _training_notes(record: dict | None, keys: list[str]) -> list[str]:
     for key in keys:
         training = PAPER_TRAINING.get(key, PAPER_TRAINING_DEFAULT)
         if training != record["benchmark"]:
-            by_training.setdefault(training, []).append(key)
+            by_training.setdefault(training, []).append(BENCHMARKS[key].title)
     return [
-        f"{', '.join(found)}: the paper's figures are of training on {training}, these are not."
-        for training, found in by_training.items()
+        f"{', '.join(titles)}: the paper's figures are of training on {BENCHMARKS[training].title}, these are not."
+        for training, titles in by_training.items()
     ]
 
 
-def _undefined_notes(key: str, reasons: dict) -> list[str]:
+def _data_notes(key: str, results: dict) -> list[str]:
+    meta, title, notes = results["meta"], BENCHMARKS[key].title, []
+    if _trained_objects(results):
+        notes.append(f"{title}*: the model was trained on these objects: {_shorten(_trained_objects(results))}.")
+    if meta["count_differences"]:
+        notes.append(f"{title}: not the benchmark's test set: {_shorten(meta['count_differences'])}.")
+    if meta["mask_threshold"] != BENCHMARKS[key].mask_threshold:
+        notes.append(f"{title}: mask values above {meta['mask_threshold']} are anomalous.")
     by_reason: dict[str, list[str]] = {}
-    for metric in reasons["mean"]:
-        found = dict.fromkeys(by_class[metric] for by_class in reasons["classes"].values() if metric in by_class)
-        by_reason.setdefault(", ".join(found), []).append(TITLES[metric])
-    return [f"- {key}: {' and '.join(titles)} undefined, {reason}." for reason, titles in by_reason.items()]
+    for metric in meta["reasons"]["mean"]:
+        found = [by_class[metric] for by_class in meta["reasons"]["classes"].values() if metric in by_class]
+        by_reason.setdefault(", ".join(dict.fromkeys(found)), []).append(TITLES[metric])
+    return notes + [f"{title}: {' and '.join(names)} undefined, {reason}." for reason, names in by_reason.items()]
+
+
+def _shorten(texts: list[str]) -> str:
+    return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more" if len(texts) > 3 else "")
 
 
 def _trained_objects(results: dict) -> list[str]:
@@ -241,10 +251,8 @@ def _to_markdown(tables: Sequence[Table]) -> str:
         for key, row in table.rows.items():
             lines.append([_name(table, key), *(text for metric in METRICS for text in _texts(row[metric], "±"))])
         rows = ["| " + " | ".join(line) + " |" for line in lines]
-        notes = [note.replace("*", "\\*") if note.startswith("*") else note for note in table.notes]
-        blocks.append(
-            "\n".join([f"### {table.title}", "", *rows, "", *(f"- {note.removeprefix('- ')}" for note in notes)])
-        )
+        text = "\n".join([f"### {table.title}", "", *rows, "", *(f"- {note}" for note in table.notes)])
+        blocks.append(text.replace("*", "\\*"))
     return "\n\n".join(blocks) + "\n"
 
 

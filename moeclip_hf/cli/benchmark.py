@@ -156,5 +156,6 @@ def _format_summary(summary: dict) -> str:
     trained = summary["meta"]["trained_objects"]
     classes = {f"{key}*" if key in trained else key: values for key, values in summary["classes"].items()}
     lines = [format_results(summary | {"classes": classes}, "data set")]
-    lines += [f"*  {key}: the model was trained on these objects: {', '.join(trained[key])}" for key in trained]
+    for key, names in trained.items():
+        lines.append(f"*  {key}, which is in the mean: the model was trained on these objects: {', '.join(names)}")
     return "\n".join(lines)

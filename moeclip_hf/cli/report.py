@@ -1,6 +1,7 @@
 """`moeclip report`: lays the results of `moeclip benchmark` beside the paper's figures."""
 
 import argparse
+import os
 import sys
 
 
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
         ValueError: If a folder does not hold results.
         OSError: If a folder does not exist or the file cannot be written.
     """
+    if args.output is not None and os.path.isdir(args.output):
+        raise ValueError(f"--output {args.output} is a folder: name a file in it.")
     from ..reporting import format_tables, read_tables
     from ..whole_file import write_text
 

@@ -2,11 +2,13 @@
 
 import copy
 import pickle
+import time
 
 import numpy as np
 import pytest
 import reference_metrics as reference
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from moeclip_hf.metrics import PixelMetrics, histogram
 from moeclip_hf.metrics.curves import aupro, auroc, average_precision, f1_max
@@ -242,3 +244,40 @@ def test_curves_equal_hand_computed_numbers():
     # Falling thresholds give the points (0, 1/2), (1/4, 1/2), (1/2, 1), (1, 1) of overlap over false-positive rate.
     assert aupro(normal, anomalous / 2, max_fpr=0.5) == pytest.approx((0.25 * 0.5 + 0.25 * 0.75) / 0.5)
     assert aupro(normal, anomalous / 2, max_fpr=0.25) == pytest.approx(0.5)
+
+
+# ---- at full size ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_anomalous", [1, 30, 500, 120_000])
+@pytest.mark.parametrize("shape", ["normal", "heavy tail on an offset", "log-normal", "heavy tail"])
+def test_millions_of_pixels_in_any_order(shape, num_anomalous):
+    rng = np.random.default_rng(num_anomalous)
+    scores = SHAPES[shape](rng.normal(size=2**22))
+    truth = np.zeros(len(scores), dtype=bool)
+    truth[np.argsort(scores)[-4 * num_anomalous :][rng.permutation(4 * num_anomalous)[:num_anomalous]]] = True
+    expected = reference.ranking_metrics("pixel", scores, truth)
+    found = []
+    for order in (rng.permutation(len(scores)), np.argsort(scores), np.argsort(scores)[::-1], np.argsort(truth)):
+        maps, masks = scores[order].reshape(-1, 512, 512), truth[order].reshape(-1, 512, 512)
+        found.append(measure(maps, masks, batch_size=1, aupro=False))
+    for result in found:
+        assert result["pixel_auroc"] == pytest.approx(expected["pixel_auroc"], abs=1e-5)
+        assert result == pytest.approx(expected, abs=1e-3)
+        assert result == pytest.approx(found[0], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_ten_times_faster_than_scikit_learn():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((200, 500, 500), dtype=bool)
+    masks[::2, 100:180, 100:180] = True
+    maps = rng.standard_normal(masks.shape, dtype=np.float32) + masks.astype(np.float32)
+    started = time.perf_counter()
+    found = measure(maps, masks, batch_size=4)
+    mine = time.perf_counter() - started
+    started = time.perf_counter()
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-5)
+    assert found["pixel_ap"] == pytest.approx(average_precision_score(masks.ravel(), maps.ravel()), abs=1e-3)
+    assert time.perf_counter() - started > 10 * mine
