@@ -50,14 +50,14 @@ def test_counts_are_those_of_the_bins(shape, num_cells):
 
 def test_most_scores_need_no_sorting_and_no_cell_takes_too_many():
     rng = np.random.default_rng(0)
-    grid = ScoreGrid(bins_of(rng.normal(size=2**16)), 2**-9, 2**11)
+    grid = ScoreGrid(bins_of(rng.normal(size=2**16)), 2**-10, 2**11)
     left = [len(grid.count(rng.normal(size=2**14))) for _ in range(4)]
     assert max(left) < 0.2 * 2**14
-    assert grid.to_bins().weights.max() <= 2 * 2**-9 * 2**16
+    assert grid.to_bins().weights.max() <= 2 * 2**-10 * 2**16
     # A second such lot finds the cells full.
     left = [len(grid.count(rng.normal(size=2**14))) for _ in range(16)]
     assert left[-1] > 0.5 * 2**14
-    assert grid.to_bins().weights.max() <= 2 * 2**-9 * 2**16
+    assert grid.to_bins().weights.max() <= 2 * 2**-10 * 2**16
 
 
 def test_patterns_sort_like_scores_and_come_back():
