@@ -47,14 +47,14 @@ def find_benchmarks(data_root: str | os.PathLike, keys: Sequence[str] | None = N
     wanted = list(BENCHMARKS) if keys is None else [get_benchmark(key).key for key in keys]
     folders = {key: data_root / key for key in BENCHMARKS if key in wanted}
     absent = [key for key, folder in folders.items() if not folder.is_dir()]
+    if absent and keys is not None:
+        raise FileNotFoundError(
+            f"`data_root` {str(data_root)!r} holds no folder {absent[0]!r}: link the benchmark there or leave it out."
+        )
     if len(absent) == len(folders):
         raise FileNotFoundError(
             f"`data_root` {str(data_root)!r} holds none of the folders {', '.join(absent)}: name the folder that holds "
             "them, or link them there."
-        )
-    if absent and keys is not None:
-        raise FileNotFoundError(
-            f"`data_root` {str(data_root)!r} holds no folder {absent[0]!r}: link the benchmark there or leave it out."
         )
     if absent:
         logger.info("%s holds no folder %s: left out.", data_root, ", ".join(absent))
@@ -176,7 +176,7 @@ def read_finished(folder: str | os.PathLike) -> dict[str, dict]:
         folder (`str` or `os.PathLike`): Output folder of [`run_benchmarks`]; it may be missing.
 
     Returns:
-        `dict[str, dict]`: results by the benchmark's key, in the paper's order, with None for undefined metrics.
+        `dict[str, dict]`: results by the benchmark's key, in the paper's order, with NaN for undefined metrics.
 
     Raises:
         ValueError: If a file does not hold results.
@@ -188,6 +188,8 @@ def read_finished(folder: str | os.PathLike) -> dict[str, dict]:
             results = read_json_object(path)
             if not all(isinstance(results.get(part), dict) for part in ("mean", "classes", "meta")):
                 raise ValueError(f"{path} holds no results of `moeclip benchmark`: move it away.")
+            for values in (results["mean"], *results["classes"].values()):
+                values.update({metric: math.nan for metric, value in values.items() if value is None})
             found[key] = results
     return found
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import statistics
 from collections.abc import Callable, Sequence
@@ -126,7 +127,7 @@ def _make_table(runs: dict[str, dict[str, dict]]) -> Table:
             raise ValueError(f"{seeds[seed]} and {folder} are of the same recipe and seed {seed}: name one of them.")
         seeds[seed] = folder
     keys = [key for key in BENCHMARKS if any(key in run for run in runs.values())]
-    rows = {key: _make_row(key, [run[key]["mean"] for run in runs.values() if key in run]) for key in keys}
+    rows = {key: _make_row(key, [run[key] for run in runs.values() if key in run]) for key in keys}
     shared = [key for key in keys if all(key in run for run in runs.values())]
     rows[MEAN] = _make_mean_row(shared, list(runs.values()))
     marks = {key for key in keys if any(key in run and _trained_objects(run[key]) for run in runs.values())}
@@ -135,16 +136,24 @@ def _make_table(runs: dict[str, dict[str, dict]]) -> Table:
     return Table(_make_title(records), rows, frozenset(marks), _make_notes(runs, keys, shared))
 
 
-def _make_row(key: str, means: list[dict]) -> dict[str, Cell]:
-    return {metric: _make_cell([mean[metric] for mean in means], PAPER_RESULTS[key][metric]) for metric in METRICS}
+def _value(results: dict, metric: str) -> float | None:
+    value = results["mean"][metric]
+    return None if math.isnan(value) else value
+
+
+def _make_row(key: str, found: list[dict]) -> dict[str, Cell]:
+    return {
+        metric: _make_cell([_value(results, metric) for results in found], PAPER_RESULTS[key][metric])
+        for metric in METRICS
+    }
 
 
 def _make_mean_row(keys: list[str], runs: list[dict[str, dict]]) -> dict[str, Cell]:
     """Averages over the data sets where a metric is defined, the paper's figures over the same ones."""
     row = {}
     for metric in METRICS:
-        defined = [key for key in keys if all(run[key]["mean"][metric] is not None for run in runs)]
-        values = [average_defined([run[key]["mean"][metric] for key in defined]) if defined else None for run in runs]
+        defined = [key for key in keys if all(_value(run[key], metric) is not None for run in runs)]
+        values = [average_defined([_value(run[key], metric) for key in defined]) if defined else None for run in runs]
         published = [PAPER_RESULTS[key][metric] for key in defined]
         is_comparable = defined and None not in published
         row[metric] = _make_cell(values, average_defined(published) if is_comparable else None)

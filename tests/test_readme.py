@@ -76,8 +76,8 @@ def prepare(snippet, **folders):
 @pytest.fixture
 def benchmarks_folder(tmp_path):
     """One of the paper's benchmarks in miniature."""
-    (tmp_path / "benchmarks" / "btad").mkdir(parents=True)
-    write_miniature(tmp_path / "benchmarks" / "btad", "btad")
+    (tmp_path / "benchmarks" / "rsdd").mkdir(parents=True)
+    write_miniature(tmp_path / "benchmarks" / "rsdd", "rsdd")
     return tmp_path / "benchmarks"
 
 
