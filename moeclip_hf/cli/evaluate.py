@@ -47,6 +47,13 @@ def add_parser(subparsers) -> None:
         choices=["industrial", "medical"],
         help="smoothing of the maps and fusion of the image scores (default: industrial)",
     )
+    parser.add_argument(
+        "--mask-threshold",
+        type=int,
+        default=0,
+        metavar="VALUE",
+        help="a pixel is anomalous if its mask is greater; 127 suits masks saved as JPEG (default: 0, as in the paper)",
+    )
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -79,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
         processor,
         dataset,
         smoothing=args.domain,
+        mask_threshold=args.mask_threshold,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
     )
