@@ -14,13 +14,19 @@ from moeclip_hf.demo.pretraining import texts
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
 from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
-from moeclip_hf.demo.pretraining.objective import noun_loss, peak_loss, state_loss
-from moeclip_hf.demo.pretraining.samples import draw_sample
+from moeclip_hf.demo.pretraining.objective import (
+    IRREGULAR_SHARE,
+    RegionTextObjective,
+    noun_loss,
+    peak_loss,
+    state_loss,
+)
+from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample
 from moeclip_hf.demo.pretraining.scenes import SCENES, object_scene, render, scene_nouns, structural_irregularity
-from moeclip_hf.demo.pretraining.shards import patch_shares
+from moeclip_hf.demo.pretraining.shards import SamplePool, patch_shares
 from moeclip_hf.demo.pretraining.textures import HELD_OUT_PATTERNS, PATTERNS, TRAINING_PATTERNS
 from moeclip_hf.demo.pretraining.tokenizer import learn_tokenizer, shipped_tokenizer
-from moeclip_hf.demo.pretraining.train import Recipe, Stage, build_clip, pretrain, resize_positions
+from moeclip_hf.demo.pretraining.train import Recipe, Stage, build_clip, make_batch, pretrain, resize_positions
 
 
 SHIPPED = Path(str(files("moeclip_hf"))) / "demo" / "tiny_clip"
@@ -46,6 +52,27 @@ def test_samples_depend_on_seed_and_number_alone():
     assert first.noun == again.noun
     assert not np.array_equal(first.image, draw_sample(6, 3, 48).image)
     assert not np.array_equal(first.image, draw_sample(5, 4, 48).image)
+
+
+def test_the_things_mixture_draws_things_with_clear_irregularities():
+    drawn = {
+        name: [draw_sample(8, number, 48, irregular_share=1.0, mixture=mixture) for number in range(60)]
+        for name, mixture in MIXTURES.items()
+    }
+
+    def contrast(samples):
+        found = [
+            np.abs(sample.image.astype(int) - sample.twin).mean(-1)[sample.mask > 127].mean()
+            for sample in samples
+            if (sample.mask > 127).any()
+        ]
+        return np.median(found)
+
+    def background(samples):
+        return np.mean([(sample.foreground < 128).mean() for sample in samples])
+
+    assert contrast(drawn["things"]) > 1.2 * contrast(drawn["broad"])
+    assert background(drawn["things"]) > background(drawn["broad"])
 
 
 def test_twins_differ_only_around_the_mask():
@@ -94,8 +121,8 @@ def test_held_out_patterns_are_never_drawn_in_training():
     assert set(TRAINING_PATTERNS).isdisjoint(HELD_OUT_PATTERNS)
 
 
-@pytest.mark.parametrize("region", [draw for draw, _ in REGIONS], ids=lambda region: region.__name__)
-@pytest.mark.parametrize("change", [change for change, _ in CHANGES], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("region", REGIONS, ids=lambda region: region.__name__)
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_nothing_changes_far_from_a_region(region, change):
     rng, canvas = np.random.default_rng(2), Canvas(56, 56)
     image = rng.uniform(0.2, 0.8, (56, 56, 3)).astype(np.float32)
@@ -145,7 +172,7 @@ def test_structural_masks_are_where_the_two_renderings_differ():
     assert found > 6
 
 
-@pytest.mark.parametrize("build", [build for build, _ in SCENES], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", SCENES, ids=lambda build: build.__name__)
 def test_scenes_have_a_picture_a_foreground_and_a_noun(build):
     for seed in range(3):
         scene = build(np.random.default_rng(seed), Canvas(50, 62))
@@ -277,7 +304,7 @@ STAGE = Stage(
     shard_size=6,
 )
 SMALL = Recipe(
-    (STAGE, replace(STAGE, name="second", size=48, steps=2, peak_weight=0.3, paired=True)),
+    (STAGE, replace(STAGE, name="second", size=48, steps=2, peak_weight=0.3, paired=True, piece=4)),
     hidden_size=64,
     num_layers=4,
     num_heads=1,
@@ -308,6 +335,43 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
         assert torch.equal(value, other.state_dict()[name]), name
     assert one.config.vision_config.image_size == 48
     assert one.dtype == torch.float16
+
+
+def test_pieces_keep_the_positions_that_the_whole_picture_gives_them(tokenizer):
+    recipe = replace(SMALL, stages=())
+    model = RegionTextObjective(build_clip(recipe, len(tokenizer), 48), recipe.levels)
+    pixels = torch.randn(2, 3, 48, 48)
+    whole, image = model.encode_levels(pixels)
+    every_place = torch.arange(36).expand(2, 36)
+    found, found_image = model.encode_levels(pixels, every_place)
+    for part, same in zip((*whole, image), (*found, found_image), strict=True):
+        torch.testing.assert_close(part, same)
+    # with a single patch nothing but its own position and pixels counts
+    place = torch.tensor([[14], [14]])  # row 2, column 2 of 6 x 6
+    alone = model._embed(pixels[..., 16:24, 16:24], place)[:, 1]
+    torch.testing.assert_close(alone, model._embed(pixels, None)[:, 1 + 14])
+
+
+def test_batches_of_pieces_show_what_is_irregular_where_it_is(tmp_path, tokenizer):
+    stage = replace(STAGE, size=48, batch_size=12, paired=True, piece=3, mixture="things")
+    pool = SamplePool(
+        tmp_path, seed=1, size=48, patch_size=8, total=12, first=12, growth=1, shard_size=6, paired=True, workers=1
+    )
+    try:
+        batch = make_batch(pool, tokenizer, stage, step=0, seed=5)
+    finally:
+        pool.close()
+    assert batch.pixel_values.shape == (12, 3, 24, 24)
+    assert batch.places.shape == batch.irregular.shape == (12, 9)
+    assert torch.equal(batch.places[:6], batch.places[6:])
+    assert (batch.irregular[:6].amax(-1) >= IRREGULAR_SHARE).float().mean() > 0.6
+    difference = (batch.pixel_values[:6] - batch.pixel_values[6:]).abs().mean(1)
+    difference = torch.nn.functional.avg_pool2d(difference[:, None], 8).flatten(1)
+    irregular = batch.irregular[:6] >= IRREGULAR_SHARE
+    assert difference[irregular].mean() > 3 * difference[batch.irregular[:6] == 0].mean()
+    rows, columns = batch.places[0] // 6, batch.places[0] % 6
+    assert rows.view(3, 3).diff(dim=0).unique().tolist() == [1]
+    assert columns.view(3, 3).diff(dim=1).unique().tolist() == [1]
 
 
 def test_rate_warms_up_stays_and_falls_to_zero():
