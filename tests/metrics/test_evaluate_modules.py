@@ -49,7 +49,7 @@ def test_modules_stream_and_start_anew_after_computing(tmp_path):
         "HF_EVALUATE_OFFLINE": "1", "PYTHONPATH": str(FOLDER.parents[2]),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(FOLDER)], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", SCRIPT, str(FOLDER)], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
