@@ -126,3 +126,18 @@ def test_pipeline(data, tmp_path):
     options = ["--threshold", "1.01", "--mask-threshold", "1000000", "--domain", "medical", str(pictures[0])]
     (line,) = run_script("pipeline.py", *options).stdout.splitlines()
     assert ": normal, score 0." in line
+
+
+@pytest.mark.parametrize("what", [[], ["--accuracy"], ["--speed"]])
+def test_benchmark_metrics(what):
+    lines = run_script("benchmark_metrics.py", *what, "--num-images", "4", "--size", "40").stdout.splitlines()
+    if what == ["--accuracy"]:
+        errors = [float(cell) for line in lines[2:] for cell in line.split()[-4:]]
+        assert len(errors) == 4 * 18
+        assert max(errors) < 1e-12  # so few scores are exact
+    elif what == ["--speed"]:
+        assert sum("x faster" in line for line in lines) == 2
+    else:
+        assert lines[0] == "4 images, 0 M pixels, 1 classes"
+        assert any(line.startswith("peak memory") for line in lines)
+        assert [line.split()[0] for line in lines if line.endswith(" s")] == ["drawing", "metrics,", "metrics,"]
