@@ -12,6 +12,7 @@ from PIL import Image
 
 from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
 from moeclip_hf.cli import main
+from moeclip_hf.training_record import read_training_record
 
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,9 @@ def test_train_is_moeclip_train(tiny_clip_folder, data, tmp_path):
     assert "trainable params" in done.stderr
     assert read_losses(tmp_path / "script") == read_losses(tmp_path / "command")
     assert len(read_losses(tmp_path / "script")) == 3
+    records = [read_training_record(tmp_path / name) for name in ("script", "command")]
+    assert records[0]["class_names"] == ["tile"]
+    assert records[0] | {"created": None} == records[1] | {"created": None}
 
 
 def test_train_no_trainer(tiny_clip_folder, data, tmp_path):

@@ -33,6 +33,11 @@ class MoECLIPTrainingArguments(TrainingArguments):
         lr_gamma (`float`, *optional*, defaults to 0.5): The factor at each milestone.
         eval_smoothing (`str`, *optional*, defaults to `"industrial"`):
             `"industrial"` or `"medical"`: blur and score fusion of the evaluation protocol.
+        train_data (`str`, *optional*):
+            Where the training data come from: a path, a benchmark's key or a Hub id. Only written down, in the
+            `training.json` beside the model, as are the two that follow.
+        train_benchmark (`str`, *optional*): The benchmark's key, if the training data are one of the paper's.
+        recipe (`str`, *optional*): Name of the recipe file that the values come from.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -67,6 +72,10 @@ class MoECLIPTrainingArguments(TrainingArguments):
     eval_smoothing: str = field(
         default="industrial", metadata={"help": "Domain of the evaluation protocol: 'industrial' or 'medical'."}
     )
+
+    train_data: str | None = field(default=None, metadata={"help": "Where the training data come from, to record it."})
+    train_benchmark: str | None = field(default=None, metadata={"help": "Key of the benchmark that they are."})
+    recipe: str | None = field(default=None, metadata={"help": "Name of the recipe, to record it."})
 
     per_device_train_batch_size: int = field(default=2, metadata={"help": "The batch size per device for training."})
     num_train_epochs: float = field(default=20.0, metadata={"help": "Total number of training epochs to perform."})

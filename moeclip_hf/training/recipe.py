@@ -49,6 +49,7 @@ def build_arguments(options: argparse.Namespace) -> MoECLIPTrainingArguments:
     return MoECLIPTrainingArguments(
         options.output,
         preset=options.preset,
+        train_data=options.data,
         num_train_epochs=options.epochs,
         max_steps=options.max_steps,
         per_device_train_batch_size=options.batch_size,
@@ -178,6 +179,7 @@ def save_result(trainer: MoECLIPTrainer, options: argparse.Namespace) -> None:
     if trainer.is_world_process_zero():
         trainer.model.save_pretrained(options.output, adapters_only=options.adapters_only)
         trainer.processing_class.save_pretrained(options.output)
+        trainer.save_record(options.output)
         logger.info("The model is in %s.", options.output)
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()

@@ -1,5 +1,6 @@
 """The trainer: transformers' own, with what MoECLIP needs around the forward pass, the log and the checkpoints."""
 
+import datetime
 import math
 import os
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from transformers.utils import logging
 from ..data import collate_anomaly_samples
 from ..evaluation import BenchmarkProtocol
 from ..processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
+from ..provenance import get_commit, get_versions
+from ..training_record import write_training_record
 from .arguments import MoECLIPTrainingArguments
 from .callbacks import EpochCallback, ResumeCallback, ShortProgressCallback
 from .checkpoints import TRAINER_STATE, find_last_checkpoint, is_complete, load_adapters, save_adapters
@@ -51,6 +54,7 @@ class MoECLIPTrainer(Trainer):
     - Checkpoints hold the adapters alone. A run that was killed continues from its last complete one as if nothing
       had happened: the order of samples and their augmentation follow from (seed, epoch, index), and no data loader
       draws from the generator that dropout uses.
+    - Every saved model and checkpoint has a `training.json` beside it that says what it was trained on.
     - Model weights stay float32; `bf16=True` or `fp16=True` runs under autocast.
 
     Batches of an accumulated step, and processes, are averaged with equal weights. The segmentation loss is a mean
@@ -412,11 +416,48 @@ class MoECLIPTrainer(Trainer):
         Args:
             output_dir (`str`, *optional*): Defaults to `args.output_dir`.
         """
+        output_dir = self.args.output_dir if output_dir is None else output_dir
+        # The record comes first: transformers may push the folder right after it has saved the model.
+        self.save_record(output_dir)
         if not _internal_call:
             super().save_model(output_dir)
         elif self.args.should_save:
             save_adapters(self.model, output_dir)
             self.processing_class.save_pretrained(output_dir)
+
+    def save_record(self, folder: str) -> None:
+        """Writes `training.json`, which says what the model was trained on; `save_model` and checkpoints do it too.
+
+        Args:
+            folder (`str`): The model's folder, made if missing.
+        """
+        if self.args.should_save and self.train_dataset is not None:
+            write_training_record(folder, self._get_record())
+
+    def _get_record(self) -> dict:
+        args, num_images = self.args, len(self.train_dataset)
+        batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        num_train_epochs = args.num_train_epochs if args.max_steps <= 0 else args.max_steps * batch_size / num_images
+        holds_best = args.load_best_model_at_end and not self.is_in_train and self.state.best_global_step
+        return {
+            "preset": args.preset,
+            "seed": args.seed,
+            "data": args.train_data,
+            "benchmark": args.train_benchmark,
+            "class_names": list(dict.fromkeys(self.train_dataset.class_names)),
+            "object_names": list(self.train_dataset.object_names),
+            "num_images": num_images,
+            "clip": self.model.config.base_model_name_or_path,
+            "image_size": self.model.config.vision_config.image_size,
+            "num_train_epochs": num_train_epochs,
+            "global_step": self.state.best_global_step if holds_best else self.state.global_step,
+            "learning_rate": args.learning_rate,
+            "batch_size": batch_size,
+            "recipe": args.recipe,
+            "versions": get_versions(),
+            "commit": get_commit(),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
 
     def _save_checkpoint(self, model, trial) -> None:
         # The state, written last, marks a complete checkpoint; one left by an earlier run must not vouch for this one.

@@ -11,6 +11,7 @@ from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
 from moeclip_hf.cli import main
 from moeclip_hf.data import load_anomaly_dataset
 from moeclip_hf.evaluation import evaluate_model
+from moeclip_hf.training_record import read_training_record
 
 
 def draw(folder, name, index, anomalous, with_mask=True):
@@ -72,7 +73,7 @@ def read_losses(folder):
     return [line["loss"] for line in history if "loss" in line]
 
 
-def test_trains_a_model_that_loads_and_evaluates(run, data, tmp_path, capsys):
+def test_trains_a_model_that_loads_and_evaluates(run, data, tiny_clip_folder, tmp_path, capsys):
     assert run("--epochs", "2", "--logging-steps", "1") == 0
     report = capsys.readouterr().err
     assert re.search(r"trainable params: [\d,]+ \|\| all params: [\d,]+ \|\| trainable%: \d+\.\d{4}", report)
@@ -81,6 +82,10 @@ def test_trains_a_model_that_loads_and_evaluates(run, data, tmp_path, capsys):
     model = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
     processor = MoECLIPProcessor.from_pretrained(tmp_path / "model")
     assert all(experts.lora_B.abs().sum() > 0 for experts in model.moe_lora_layers().values())
+    record = read_training_record(tmp_path / "model")
+    assert (record["data"], record["clip"], record["benchmark"]) == (data, tiny_clip_folder, None)
+    assert (record["class_names"], record["object_names"]) == (["metal_nut", "tile"], ["metal nut", "tile"])
+    assert (record["num_images"], record["num_train_epochs"], record["batch_size"]) == (8, 2, 2)
     results = evaluate_model(model, processor, load_anomaly_dataset(data), progress=False)
     assert set(results["classes"]) == {"metal_nut", "tile"}
 
