@@ -1,8 +1,9 @@
 """The frozen CLIP under the adapters: its weights at the model's input size, and checkpoints that leave it out."""
 
+import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from safetensors import SafetensorError
@@ -98,15 +99,42 @@ def load_clip(name: str, **kwargs) -> CLIPModel:
     """
     # float32, since the adapters are trained on it and positions are resized in it
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    clip, loading_info = CLIPModel.from_pretrained(
-        name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
-    )
+    with weights_errors(name):
+        clip, loading_info = CLIPModel.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
+        )
     if loading_info["missing_keys"]:
         raise ValueError(
             f"{name!r} is no complete CLIP: it lacks {min(loading_info['missing_keys'])!r}. Name a CLIPModel with both "
             f"towers, such as 'openai/clip-vit-large-patch14-336'."
         )
     return clip
+
+
+@contextlib.contextmanager
+def weights_errors(name_or_path) -> Iterator[None]:
+    """Says which weights cannot be read, and that no other format than safetensors is.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder of the weights.
+
+    Raises:
+        ValueError: If they are damaged, or not there in safetensors.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights of {name_or_path} are damaged or no safetensors file ({error}): fetch or save them again."
+        ) from error
+    except OSError as error:
+        # transformers' words for a missing file, which also end in the advice to read a pickle instead
+        if SAFE_WEIGHTS_NAME in str(error) and "file named" in str(error):
+            raise ValueError(
+                f"{name_or_path} has no weights in safetensors ({SAFE_WEIGHTS_NAME}): weights of another format, such as "
+                "a pickle (pytorch_model.bin), are not read."
+            ) from error
+        raise
 
 
 def backbone_state_dict(clip: CLIPModel, config: MoECLIPConfig) -> dict[str, torch.Tensor]:
@@ -156,11 +184,8 @@ def adapters_on_clip(name_or_path, config: MoECLIPConfig, kwargs: Mapping) -> di
     arguments = hub_arguments(kwargs)
     variant = kwargs.get("variant")
     filename = SAFE_WEIGHTS_NAME if variant is None else SAFE_WEIGHTS_NAME.replace(".", f".{variant}.", 1)
-    adapters_file = cached_file(name_or_path, filename, **arguments)
-    try:
-        adapters = load_file(adapters_file)
-    except SafetensorError as error:
-        raise ValueError(f"{adapters_file} is damaged or no safetensors file ({error}): fetch it again.") from error
+    with weights_errors(name_or_path):
+        adapters = load_file(cached_file(name_or_path, filename, **arguments))
 
     config.base_model_name_or_path = _resolve_base(config.base_model_name_or_path, name_or_path, kwargs)
     shared = {key: value for key, value in arguments.items() if key not in ("revision", "subfolder")}

@@ -3,14 +3,14 @@
 import contextlib
 from collections.abc import Iterator
 
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, RemoteEntryNotFoundError
 from huggingface_hub.utils import LocalTokenNotFoundError
 
 
 LOG_IN = "log in by `hf auth login` or set HF_TOKEN"
 REASONS = {
-    401: f"it does not exist, or needs a token that may see it: check the name, {LOG_IN}",
-    403: f"the token lacks the right: use one with write access to that owner's repositories, {LOG_IN}",
+    401: f"the Hub has no such repository, or no token that may use it was given: check the name, {LOG_IN}",
+    403: "the token lacks the right: use one that may write to that owner's repositories",
     404: "the Hub has no such repository or file: check the name",
     429: "too many requests for now",
 }
@@ -29,6 +29,8 @@ def describe_hub_error(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, LocalTokenNotFoundError):
             return f"no token is on this machine: {LOG_IN}"
+        if isinstance(cause, RemoteEntryNotFoundError):
+            return None  # the Hub works: the repository lacks a file, and who asked for it knows what that means
         if isinstance(cause, GatedRepoError):
             return f"its owner asks every user to accept terms: accept them on its page and {LOG_IN}"
         if isinstance(cause, HfHubHTTPError):
@@ -51,7 +53,7 @@ def hub_errors(action: str) -> Iterator[None]:
     """
     try:
         yield
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, RuntimeError) as error:  # huggingface_hub wraps a failed upload into a RuntimeError
         reason = describe_hub_error(error)
         if reason is None:
             raise

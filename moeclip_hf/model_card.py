@@ -34,13 +34,15 @@ TEMPLATE = """\
 ## Use
 
 ```python
+import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 model = AutoModel.from_pretrained("{repo_id}", trust_remote_code=True).eval()
 processor = AutoProcessor.from_pretrained("{repo_id}", trust_remote_code=True)
 image = Image.open("part.png").convert("RGB")
-outputs = model(**processor(images=image, object_names="metal nut"))
+with torch.no_grad():
+    outputs = model(**processor(images=image, object_names="metal nut"))
 sizes = [(image.height, image.width)]
 (result,) = processor.post_process_anomaly_detection(outputs, target_sizes=sizes)
 print(result["score"], result["anomaly_map"].shape)
@@ -48,7 +50,7 @@ print(result["score"], result["anomaly_map"].shape)
 
 This needs `torch`, `transformers` (5.23 or newer), `peft`, `safetensors`, `huggingface_hub`, `Pillow` and `numpy`.
 `trust_remote_code=True` runs the Python files of this repository: read them, and name their commit as `revision`.
-Where the package `moeclip_hf` is installed, `import moeclip_hf` takes their place.
+With the package `moeclip_hf` installed, `import moeclip_hf` first and leave `trust_remote_code` out.
 
 {limits}
 
@@ -138,7 +140,7 @@ def create_model_card(
         repo_id=repo_id,
         what_it_is=describe_model(config),
         weights=_describe_weights(config, base),
-        example="" if example is None else f"\n![{example[1]}]({example[0]})\n\n{example[1]}\n",
+        example="" if example is None else f"\n![{_cell(example[1])}]({example[0]})\n\n{_cell(example[1])}\n",
         limits=LIMITS,
         training=describe_training(record, has_recipe),
         evaluation=describe_results(results, record, config),
@@ -220,6 +222,7 @@ def describe_training(record: Mapping | None, has_recipe: bool) -> str:
         "objects": _enumerate(objects) if 0 < len(objects) <= MOST_NAMES else len(objects) or None,
         "recipe": record.get("recipe") or record.get("preset"),
         "epochs": record.get("num_train_epochs"),
+        "steps": record.get("global_step"),
         "learning rate": record.get("learning_rate"),
         "images a step": record.get("batch_size"),
         "seed": record.get("seed"),
@@ -252,7 +255,7 @@ def describe_results(results: Mapping[str, Mapping], record: Mapping | None, con
         rows.append([_cell(_name_data(found["meta"])) + trained_on, *figures, len(found["classes"]), domain, file])
     table = "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
     seen = _shared_objects(results, record)
-    note = f"\n\nThe training had pictures of {seen} too: for these the figures are not zero-shot." if seen else ""
+    note = f"\n\nThe training had pictures of {_cell(seen)} too: for these the figures are not zero-shot." if seen else ""
     protocol = PROTOCOL.format(image_size=config.vision_config.image_size)
     return f"In percent; `-` where the data do not define a figure.\n\n{table}\n\n{protocol}{note}"
 
@@ -275,7 +278,7 @@ def describe_licence(base: str | None, record: Mapping | None) -> tuple[dict[str
     identifier, data = _data_terms(record)
     metadata = {"license": identifier}
     if identifier == "other":
-        metadata |= {"license_name": "see-section-licence-of-the-card", "license_link": "README.md"}
+        metadata |= {"license_name": "see-the-card", "license_link": "README.md"}
     return metadata, f"- The Python files are under Apache-2.0.\n- {clip}\n- {data}"
 
 
@@ -301,6 +304,8 @@ def is_training_data(results: Mapping, record: Mapping | None) -> bool:
 def _describe_weights(config: MoECLIPConfig, base: str | None) -> str:
     if not config.adapters_only:
         return "The weights are whole: CLIP is among them."
+    if base is None:
+        return "The weights are the trained part alone. The CLIP they belong to lies on the machine where they were trained."
     revision = f" at revision `{config.base_model_revision}`" if config.base_model_revision else ""
     return f"The weights are the trained part alone; loading them fetches the CLIP `{base}`{revision} too."
 
@@ -311,7 +316,10 @@ def _data_terms(record: Mapping | None) -> tuple[str, str]:
         return "other", "It is not recorded on what data the weights were trained, nor under which terms."
     benchmark = _find_benchmark(record.get("benchmark"))
     if benchmark is None:
-        return "other", f"The weights were trained on {_cell(_name_data(record))}; the terms of these data are not recorded here."
+        return (
+            "other",
+            f"The weights were trained on {_cell(_name_data(record))}; the terms of these data are not recorded here.",
+        )
     trained = f"The weights were trained on {benchmark.title} ({benchmark.home_page}), licence: {benchmark.licence}."
     if benchmark.non_commercial is None:
         return "other", f"{trained} Whether that allows commercial use is not known: ask its owners first."
@@ -362,13 +370,16 @@ def _name_data(values: Mapping) -> str:
 def _shared_objects(results: Mapping[str, Mapping], record: Mapping | None) -> str:
     trained = set((record or {}).get("class_names") or ())
     shared = {
-        name for found in results.values() if not is_training_data(found, record) for name in trained & {*found["classes"]}
+        name
+        for found in results.values()
+        if not is_training_data(found, record)
+        for name in trained & {*found["classes"]}
     }
     return _enumerate(sorted(shared))
 
 
 def _enumerate(values: Sequence) -> str:
-    names = [_cell(value) for value in values]
+    names = [str(value) for value in values]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 

@@ -39,6 +39,7 @@ from .backbone_moeclip import (
     hub_arguments,
     is_adapter_key,
     load_clip,
+    weights_errors,
 )
 from .configuration_moeclip import MoECLIPConfig, MoELoraConfig
 from .experts_moeclip import MoELoraExperts
@@ -615,15 +616,16 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
             pretrained_model_name_or_path = None
             for name in ("revision", "subfolder", "variant", "token", "cache_dir", "force_download"):
                 kwargs.pop(name, None)
-        model, loading_info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *model_args,
-            config=config,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **kwargs,
-        )
+        with weights_errors(pretrained_model_name_or_path):
+            model, loading_info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *model_args,
+                config=config,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **kwargs,
+            )
         check_loading_info(loading_info)
         model.freeze_backbone()
         return (model, loading_info) if with_loading_info else model

@@ -58,7 +58,7 @@ class HubServer:
         self.objects: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
 
     @property
@@ -85,6 +85,13 @@ class HubServer:
                 fault.times -= 1
                 return fault
         return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        pass  # clients hang up here on purpose
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -163,7 +170,9 @@ class _Handler(BaseHTTPRequestHandler):
         if repo_id in hub.repositories:
             self._answer(409, {"error": "You already created this model repo", "url": f"{hub.url}/{repo_id}"})
             return
-        hub.repositories[repo_id] = Repository(private=bool(wish.get("private")) or wish.get("visibility") == "private")
+        hub.repositories[repo_id] = Repository(
+            private=bool(wish.get("private")) or wish.get("visibility") == "private"
+        )
         self._answer(200, {"url": f"{hub.url}/{repo_id}", "name": repo_id})
 
     def _validate_yaml(self, hub: HubServer):
@@ -258,7 +267,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"error": "Entry not found"}, headers | {"X-Error-Code": "EntryNotFound"})
             return
         content = repository.files[path]
-        headers |= {"ETag": f'"{_etag(content)}"', "Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+        headers |= {
+            "ETag": f'"{_etag(content)}"',
+            "Content-Type": "application/octet-stream",
+            "Accept-Ranges": "bytes",
+        }
         if path.endswith(LFS_SUFFIXES):
             headers |= {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{_etag(content)}"'}
         start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")

@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--output {args.output} is a folder: name a file in it, e.g. {args.output}/results.json.")
     device = _find_device(args.device)
     dataset = load_anomaly_dataset(args.data, root=args.root, split=args.split)
-    processor = MoECLIPProcessor.from_pretrained(args.model)
     model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(device)
+    processor = MoECLIPProcessor.from_pretrained(args.model)
     results = evaluate_model(
         model,
         processor,
