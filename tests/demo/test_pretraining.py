@@ -15,7 +15,7 @@ from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
 from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
 from moeclip_hf.demo.pretraining.objective import noun_loss, peak_loss, state_loss
-from moeclip_hf.demo.pretraining.samples import draw_sample
+from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample
 from moeclip_hf.demo.pretraining.scenes import SCENES, object_scene, render, scene_nouns, structural_irregularity
 from moeclip_hf.demo.pretraining.shards import patch_shares
 from moeclip_hf.demo.pretraining.textures import HELD_OUT_PATTERNS, PATTERNS, TRAINING_PATTERNS
@@ -46,6 +46,27 @@ def test_samples_depend_on_seed_and_number_alone():
     assert first.noun == again.noun
     assert not np.array_equal(first.image, draw_sample(6, 3, 48).image)
     assert not np.array_equal(first.image, draw_sample(5, 4, 48).image)
+
+
+def test_the_things_mixture_draws_things_with_clear_irregularities():
+    drawn = {
+        name: [draw_sample(8, number, 48, irregular_share=1.0, mixture=mixture) for number in range(60)]
+        for name, mixture in MIXTURES.items()
+    }
+
+    def contrast(samples):
+        found = [
+            np.abs(sample.image.astype(int) - sample.twin).mean(-1)[sample.mask > 127].mean()
+            for sample in samples
+            if (sample.mask > 127).any()
+        ]
+        return np.median(found)
+
+    def background(samples):
+        return np.mean([(sample.foreground < 128).mean() for sample in samples])
+
+    assert contrast(drawn["things"]) > 1.2 * contrast(drawn["broad"])
+    assert background(drawn["things"]) > background(drawn["broad"])
 
 
 def test_twins_differ_only_around_the_mask():
@@ -94,8 +115,8 @@ def test_held_out_patterns_are_never_drawn_in_training():
     assert set(TRAINING_PATTERNS).isdisjoint(HELD_OUT_PATTERNS)
 
 
-@pytest.mark.parametrize("region", [draw for draw, _ in REGIONS], ids=lambda region: region.__name__)
-@pytest.mark.parametrize("change", [change for change, _ in CHANGES], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("region", REGIONS, ids=lambda region: region.__name__)
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_nothing_changes_far_from_a_region(region, change):
     rng, canvas = np.random.default_rng(2), Canvas(56, 56)
     image = rng.uniform(0.2, 0.8, (56, 56, 3)).astype(np.float32)
@@ -145,7 +166,7 @@ def test_structural_masks_are_where_the_two_renderings_differ():
     assert found > 6
 
 
-@pytest.mark.parametrize("build", [build for build, _ in SCENES], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", SCENES, ids=lambda build: build.__name__)
 def test_scenes_have_a_picture_a_foreground_and_a_noun(build):
     for seed in range(3):
         scene = build(np.random.default_rng(seed), Canvas(50, 62))

@@ -4,6 +4,7 @@ A region (where) and a change (what) are drawn independently of each other, so t
 them imitates a particular kind of damage.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,15 +115,15 @@ def band_region(rng, canvas, x, y):
     return smooth_step(inside + 0.01 * smooth_noise(rng, canvas, 0.2), rng.choice([0.008, 0.04]))
 
 
-REGIONS = (
-    (patchy_region, 0.26),
-    (round_region, 0.16),
-    (angular_region, 0.1),
-    (line_region, 0.2),
-    (bundle_region, 0.08),
-    (scatter_region, 0.1),
-    (band_region, 0.1),
-)
+REGIONS = {
+    patchy_region: 0.26,
+    round_region: 0.16,
+    angular_region: 0.1,
+    line_region: 0.2,
+    bundle_region: 0.08,
+    scatter_region: 0.1,
+    band_region: 0.1,
+}
 
 # ---------------------------------------------------------------- changes: (rng, canvas, image, region) -> new picture
 
@@ -234,24 +235,40 @@ def rimmed_spot(rng, canvas, image, region):
     return _mix(changed, np.broadcast_to(random_colour(rng), image.shape), rim * rng.uniform(0.3, 0.9))
 
 
-CHANGES = (
-    (tone_change, 0.2),
-    (colour_change, 0.15),
-    (material_change, 0.14),
-    (transplant, 0.12),
-    (smear, 0.05),
-    (roughening, 0.05),
-    (dent, 0.1),
-    (distortion, 0.06),
-    (slip, 0.05),
-    (contrast_change, 0.04),
-    (rimmed_spot, 0.04),
-)
+CHANGES = {
+    tone_change: 0.2,
+    colour_change: 0.15,
+    material_change: 0.14,
+    transplant: 0.12,
+    smear: 0.05,
+    roughening: 0.05,
+    dent: 0.1,
+    distortion: 0.06,
+    slip: 0.05,
+    contrast_change: 0.04,
+    rimmed_spot: 0.04,
+}
+"""Every kind of change and how often it is drawn."""
+
+PLAIN_CHANGES = {
+    tone_change: 0.24,
+    colour_change: 0.22,
+    material_change: 0.12,
+    transplant: 0.05,
+    smear: 0.04,
+    roughening: 0.05,
+    dent: 0.12,
+    distortion: 0.03,
+    slip: 0.03,
+    contrast_change: 0.03,
+    rimmed_spot: 0.07,
+}
+"""The same, with more of those that show on an even skin."""
 
 
-def _choose(rng: np.random.Generator, table):
-    functions, weights = zip(*table, strict=True)
-    return functions[rng.choice(len(functions), p=np.array(weights) / sum(weights))]
+def _choose(rng: np.random.Generator, table: Mapping[Callable, float]) -> Callable:
+    weights = np.array(list(table.values()))
+    return list(table)[rng.choice(len(table), p=weights / weights.sum())]
 
 
 def visible_mask(
@@ -270,28 +287,38 @@ def visible_mask(
     return mask
 
 
-def still_visible(before: np.ndarray, after: np.ndarray, canvas: Canvas, threshold: float = 0.012) -> np.ndarray:
+def still_visible(before: np.ndarray, after: np.ndarray, canvas: Canvas, threshold: float) -> np.ndarray:
     """Where two pictures differ once light has been applied: glare and darkness hide what was marked before."""
     return blur(np.abs(after - before).mean(-1), 0.012 * canvas.pixels_per_unit) > threshold
 
 
 def add_irregularity(
-    rng: np.random.Generator, canvas: Canvas, image: np.ndarray, allowed: np.ndarray, *, tries: int = 4
+    rng: np.random.Generator,
+    canvas: Canvas,
+    image: np.ndarray,
+    allowed: np.ndarray,
+    *,
+    changes: Mapping[Callable, float] = CHANGES,
+    contrast: float = 0.035,
+    tries: int = 4,
 ) -> Irregularity | None:
-    """Change the picture somewhere inside `allowed` (bool (height, width)); None when no try can be seen."""
+    """Change the picture somewhere inside `allowed` (bool (height, width)); None when no try can be seen.
+
+    `changes` weighs the kinds of change; `contrast` is the mean difference in [0, 1] from which on one counts as seen.
+    """
     places = np.flatnonzero(allowed)
     if not len(places):
         return None
     x, y = canvas.coordinates
     for _ in range(tries):
         place = places[rng.integers(len(places))]
-        draw_region, change = _choose(rng, REGIONS), _choose(rng, CHANGES)
+        draw_region, change = _choose(rng, REGIONS), _choose(rng, changes)
         region = draw_region(rng, canvas, float(x.flat[place]), float(y.flat[place])).astype(np.float32) * allowed
         if change is not dent:
             region = region * np.float32(rng.choice([1, 1, rng.uniform(0.4, 1)]))
         changed = np.clip(change(rng, canvas, image, region), 0, 1).astype(np.float32)
         reach = blur(region, 0.02 * canvas.pixels_per_unit) if change in (dent, distortion, rimmed_spot) else region
-        mask = visible_mask(image, changed, np.minimum(reach * 2, 1), canvas)
+        mask = visible_mask(image, changed, np.minimum(reach * 2, 1), canvas, contrast)
         if mask is not None and mask.mean() < 0.4:
             return Irregularity(changed, mask)
     return None

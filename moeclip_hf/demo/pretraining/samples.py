@@ -1,18 +1,46 @@
 """One pretraining sample: a procedural picture, where it is irregular, and what it shows. A pure function of its number."""
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from .camera import develop, light, sensor
 from .fields import Canvas
-from .irregularities import add_irregularity, still_visible
-from .scenes import material_scene, random_scene, structural_irregularity
+from .irregularities import CHANGES, PLAIN_CHANGES, add_irregularity, still_visible
+from .scenes import SCENES, material_scene, structural_irregularity
 from .textures import HELD_OUT_PATTERNS
 
 
 IRREGULAR_SHARE_OF_SAMPLES = 0.52
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How often what is drawn.
+
+    `scenes` weighs the kinds of [`SCENES`] and `changes` those of irregularity. `plain_share` of the things' skins have
+    one colour. `clear_share` of the pictures want irregularities whose mean difference in [0, 1] is at least
+    `clear_contrast`; the others only such as can be seen at all. What light has left of a difference counts from
+    `least_contrast` on.
+    """
+
+    scenes: tuple[float, ...]
+    changes: Mapping[Callable, float]
+    plain_share: float
+    clear_share: float
+    clear_contrast: float
+    least_contrast: float
+
+
+BROAD = Mixture((0.48, 0.28, 0.11, 0.05, 0.08), CHANGES, 0.0, 0.0, 0.0, 0.012)
+"""Surfaces above all, irregularities of every strength."""
+
+THINGS = Mixture((0.2, 0.47, 0.15, 0.04, 0.14), PLAIN_CHANGES, 0.55, 0.85, 0.1, 0.03)
+"""Things above all, mostly with even skins, and irregularities that can mostly be seen at a glance."""
+
+MIXTURES = {"broad": BROAD, "things": THINGS}
 
 
 @dataclass(frozen=True)
@@ -43,6 +71,7 @@ def draw_sample(
     size: int = 112,
     irregular_share: float = IRREGULAR_SHARE_OF_SAMPLES,
     held_out: bool = False,
+    mixture: Mixture = BROAD,
 ) -> Sample:
     """Sample `number` of the stream `seed`.
 
@@ -51,21 +80,27 @@ def draw_sample(
     """
     rng = np.random.default_rng((seed, number))
     canvas = _random_canvas(rng, size)
-    scene = material_scene(rng, canvas, HELD_OUT_PATTERNS) if held_out else random_scene(rng, canvas)
+    if held_out:
+        scene = material_scene(rng, canvas, patterns=HELD_OUT_PATTERNS)
+    else:
+        scene = SCENES[rng.choice(len(SCENES), p=mixture.scenes)](rng, canvas, mixture.plain_share)
     image, mask = scene.image, np.zeros(canvas.shape, bool)
     if rng.random() < irregular_share:
+        least = mixture.clear_contrast if mixture.clear_share and rng.random() < mixture.clear_share else 0.0
         if scene.parts and rng.random() < 0.45:
-            change = structural_irregularity(rng, scene)
+            change = structural_irregularity(rng, scene, contrast=max(0.05, least))
             if change is not None:
                 image, mask = change.image, mask | change.mask
         if not mask.any() or rng.random() < 0.1:
             for _ in range(rng.choice([1, 2, 3], p=[0.72, 0.2, 0.08])):
-                change = add_irregularity(rng, canvas, image, scene.foreground)
+                change = add_irregularity(
+                    rng, canvas, image, scene.foreground, changes=mixture.changes, contrast=max(0.035, least)
+                )
                 if change is not None:
                     image, mask = change.image, mask | change.mask
     before, image = light(rng, canvas, np.stack([scene.image, image]))
     if mask.any():
-        mask = mask & still_visible(before, image, canvas)
+        mask = mask & still_visible(before, image, canvas, mixture.least_contrast)
     twin_rng = copy.deepcopy(rng)
     twin, foreground = develop(twin_rng, sensor(twin_rng, canvas, before), scene.foreground, size)
     picture, cover = develop(rng, sensor(rng, canvas, image), mask, size)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .fields import Canvas, blur
 from .irregularities import Irregularity, visible_mask
 from .shapes import OUTLINE_NOUNS, STYLES, Outline, Placement, draw_outline, random_outline, shade
-from .textures import PATTERNS, TRAINING_PATTERNS, draw_material, random_colour
+from .textures import PATTERNS, TRAINING_PATTERNS, draw_material, draw_plain, random_colour
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,13 @@ def _pick(rng: np.random.Generator, nouns: tuple[str, ...]) -> str:
     return nouns[rng.integers(len(nouns))]
 
 
-def material_scene(rng: np.random.Generator, canvas: Canvas, patterns=TRAINING_PATTERNS) -> Scene:
-    """A surface that fills the picture; now and then with a border strip of something else."""
+def material_scene(
+    rng: np.random.Generator, canvas: Canvas, plain_share: float = 0.0, patterns=TRAINING_PATTERNS
+) -> Scene:
+    """A surface that fills the picture; now and then with a border strip of something else.
+
+    It is patterned whatever `plain_share`, which says how often the skin of the other scenes' things has one colour.
+    """
     image, nouns = draw_material(rng, canvas, patterns=patterns)
     foreground = np.ones(canvas.shape, bool)
     if rng.random() < 0.12:
@@ -123,8 +128,14 @@ def material_scene(rng: np.random.Generator, canvas: Canvas, patterns=TRAINING_P
     return Scene(canvas, image.astype(np.float32), foreground, _pick(rng, nouns))
 
 
-def _new_scene(rng, canvas, noun, materials=3):
-    drawn = [draw_material(rng, canvas, calm=True) for _ in range(materials)]
+def _draw_skin(rng, canvas, plain_share):
+    if plain_share and rng.random() < plain_share:
+        return draw_plain(rng, canvas)
+    return draw_material(rng, canvas, calm=True)
+
+
+def _new_scene(rng, canvas, noun, plain_share, materials=3):
+    drawn = [_draw_skin(rng, canvas, plain_share) for _ in range(materials)]
     if rng.random() < 0.3:
         drawn[0] = (np.ones_like(drawn[0][0]) * random_colour(rng), ("ground", "table"))
     return Scene(
@@ -144,10 +155,10 @@ def _style(rng):
     return str(rng.choice(STYLES))
 
 
-def object_scene(rng: np.random.Generator, canvas: Canvas) -> Scene:
+def object_scene(rng: np.random.Generator, canvas: Canvas, plain_share: float = 0.0) -> Scene:
     """One thing on a ground, built of a body and parts set symmetrically on it."""
     outline, nouns = random_outline(rng)
-    scene = _new_scene(rng, canvas, _pick(rng, nouns), materials=4)
+    scene = _new_scene(rng, canvas, _pick(rng, nouns), plain_share, materials=4)
     size = rng.uniform(0.28, 0.52)
     angle = rng.choice([0, np.pi / 2, rng.uniform(0, 2 * np.pi)])
     body = Placement(*rng.normal(0, 0.03, 2), size, angle)
@@ -191,10 +202,12 @@ def _along(rng, body: Placement, aspect: float) -> list[Part]:
     return parts
 
 
-def array_scene(rng: np.random.Generator, canvas: Canvas) -> Scene:
+def array_scene(rng: np.random.Generator, canvas: Canvas, plain_share: float = 0.0) -> Scene:
     """Equal parts in rows and columns."""
     outline, nouns = random_outline(rng)
-    scene = _new_scene(rng, canvas, _pick(rng, ("set of {}s", "{}s", "tray of {}s")).format(_pick(rng, nouns)))
+    scene = _new_scene(
+        rng, canvas, _pick(rng, ("set of {}s", "{}s", "tray of {}s")).format(_pick(rng, nouns)), plain_share
+    )
     rows, columns = int(rng.integers(1, 7)), int(rng.integers(2, 7))
     half_x, half_y = canvas.half_size
     step_x, step_y = 2 * half_x / columns, 2 * half_y / rows
@@ -214,10 +227,12 @@ def array_scene(rng: np.random.Generator, canvas: Canvas) -> Scene:
     return _finish(scene)
 
 
-def heap_scene(rng: np.random.Generator, canvas: Canvas) -> Scene:
+def heap_scene(rng: np.random.Generator, canvas: Canvas, plain_share: float = 0.0) -> Scene:
     """Like things strewn loosely; neighbours may overlap."""
     outline, nouns = random_outline(rng)
-    scene = _new_scene(rng, canvas, _pick(rng, ("heap of {}s", "{}s", "pile of {}s")).format(_pick(rng, nouns)))
+    scene = _new_scene(
+        rng, canvas, _pick(rng, ("heap of {}s", "{}s", "pile of {}s")).format(_pick(rng, nouns)), plain_share
+    )
     count, size, style = int(rng.integers(4, 26)), rng.uniform(0.07, 0.2), _style(rng)
     half_x, half_y = canvas.half_size
     scene.parts = tuple(
@@ -239,10 +254,10 @@ def heap_scene(rng: np.random.Generator, canvas: Canvas) -> Scene:
     return _finish(scene)
 
 
-def panel_scene(rng: np.random.Generator, canvas: Canvas) -> Scene:
+def panel_scene(rng: np.random.Generator, canvas: Canvas, plain_share: float = 0.0) -> Scene:
     """A plate with unlike parts set square on it, some in rows."""
     scene = _new_scene(
-        rng, canvas, _pick(rng, ("panel", "control panel", "module", "assembly", "device")), materials=5
+        rng, canvas, _pick(rng, ("panel", "control panel", "module", "assembly", "device")), plain_share, materials=5
     )
     half_x, half_y = canvas.half_size
     size = rng.choice([1.2, rng.uniform(0.4, 0.5)])
@@ -262,19 +277,13 @@ def panel_scene(rng: np.random.Generator, canvas: Canvas) -> Scene:
     return _finish(scene)
 
 
-SCENES: tuple[tuple[Callable[[np.random.Generator, Canvas], Scene], float], ...] = (
-    (material_scene, 0.48),
-    (object_scene, 0.28),
-    (array_scene, 0.11),
-    (heap_scene, 0.05),
-    (panel_scene, 0.08),
+SCENES: tuple[Callable[[np.random.Generator, Canvas, float], Scene], ...] = (
+    material_scene,
+    object_scene,
+    array_scene,
+    heap_scene,
+    panel_scene,
 )
-
-
-def random_scene(rng: np.random.Generator, canvas: Canvas) -> Scene:
-    """A scene of a random kind."""
-    kinds, weights = zip(*SCENES, strict=True)
-    return kinds[rng.choice(len(kinds), p=weights)](rng, canvas)
 
 
 def _cut_part(rng: np.random.Generator, canvas: Canvas, part: Part) -> Part:
@@ -291,8 +300,13 @@ def _cut_part(rng: np.random.Generator, canvas: Canvas, part: Part) -> Part:
     return replace(part, cut=draw_outline(canvas, outline, Placement(x, y, size, rng.uniform(0, 6.3)))[0])
 
 
-def structural_irregularity(rng: np.random.Generator, scene: Scene, *, tries: int = 3) -> Irregularity | None:
-    """One part missing, moved, turned, resized, exchanged, off in tone or cut; None when nothing can be seen."""
+def structural_irregularity(
+    rng: np.random.Generator, scene: Scene, *, contrast: float = 0.05, tries: int = 3
+) -> Irregularity | None:
+    """One part missing, moved, turned, resized, exchanged, off in tone or cut; None when nothing can be seen.
+
+    `contrast` is the mean difference in [0, 1] from which on it counts as seen.
+    """
     for _ in range(tries):
         parts = list(scene.parts)
         regular = [number for number, part in enumerate(parts) if part.structural]
@@ -315,7 +329,7 @@ def structural_irregularity(rng: np.random.Generator, scene: Scene, *, tries: in
         else:
             parts[number] = replace(part, tone=part.tone * rng.choice([0.4, 0.65, 1.5, 1.9]))
         image, _ = render(scene, tuple(parts))
-        mask = visible_mask(scene.image, image, np.ones(scene.canvas.shape, np.float32), scene.canvas, 0.05)
+        mask = visible_mask(scene.image, image, np.ones(scene.canvas.shape, np.float32), scene.canvas, contrast)
         if mask is not None and mask.mean() < 0.4:
             return Irregularity(image, mask)
     return None

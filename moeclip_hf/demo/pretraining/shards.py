@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .samples import IRREGULAR_SHARE_OF_SAMPLES, draw_sample
+from .samples import IRREGULAR_SHARE_OF_SAMPLES, MIXTURES, draw_sample
 
 
 def patch_shares(mask: np.ndarray, patch_size: int) -> np.ndarray:
@@ -17,16 +17,21 @@ def patch_shares(mask: np.ndarray, patch_size: int) -> np.ndarray:
     return np.ceil(blocks.mean((1, 3))).astype(np.uint8)
 
 
-def write_shard(folder: Path, index: int, count: int, seed: int, size: int, patch_size: int, paired: bool) -> Path:
+def write_shard(
+    folder: Path, index: int, count: int, seed: int, size: int, patch_size: int, paired: bool, mixture: str
+) -> Path:
     """Draw samples index * count ... of the stream `seed` into one file, unless it is there already.
 
-    `paired` tries an irregularity in every picture and keeps its twin without it.
+    `paired` tries an irregularity in every picture and keeps its twin without it. `mixture` names one of `MIXTURES`.
     """
     path = folder / f"shard-{index:05d}.npz"
     if path.exists():
         return path
     share = 1.0 if paired else IRREGULAR_SHARE_OF_SAMPLES
-    samples = [draw_sample(seed, index * count + number, size, share) for number in range(count)]
+    first = index * count
+    samples = [
+        draw_sample(seed, number, size, share, mixture=MIXTURES[mixture]) for number in range(first, first + count)
+    ]
     temporary = path.with_suffix(".partial")
     twins = {"twins": np.stack([sample.twin for sample in samples])} if paired else {}
     with open(temporary, "wb") as file:
@@ -42,7 +47,7 @@ def write_shard(folder: Path, index: int, count: int, seed: int, size: int, patc
     return path
 
 
-def _write_shards(folder: Path, indices: range, *arguments: int) -> None:
+def _write_shards(folder: Path, indices: range, *arguments: int | str) -> None:
     os.nice(10)  # training comes first
     for index in indices:
         write_shard(folder, index, *arguments)
@@ -67,6 +72,7 @@ class SamplePool:
         growth: int,
         shard_size: int = 500,
         paired: bool = False,
+        mixture: str = "broad",
         workers: int = 1,
     ):
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,7 @@ class SamplePool:
         self.processes = [
             context.Process(
                 target=_write_shards,
-                args=(folder, range(worker, count, workers), shard_size, seed, size, patch_size, paired),
+                args=(folder, range(worker, count, workers), shard_size, seed, size, patch_size, paired, mixture),
                 daemon=True,
             )
             for worker in range(workers)

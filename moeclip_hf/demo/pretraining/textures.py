@@ -356,3 +356,11 @@ def draw_material(
     if calm:
         pattern = 0.5 + (pattern - 0.5) * rng.uniform(0.1, 1)
     return colourise(rng, np.clip(pattern, 0, 1).astype(np.float32)), PATTERNS[draw]
+
+
+def draw_plain(rng: np.random.Generator, canvas: Canvas) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A skin of one colour, at most a little uneven or grainy: picture and nouns as of [`draw_material`]."""
+    tone = 1 + rng.choice([0.0, rng.uniform(0, 0.06)]) * smooth_noise(rng, canvas, rng.uniform(0.2, 1))
+    tone = tone + rng.choice([0.0, rng.uniform(0, 0.03)]) * rng.standard_normal(canvas.shape, dtype=np.float32)
+    image = random_colour(rng) * tone[..., None].astype(np.float32)
+    return np.clip(image, 0.01, 0.99), PATTERNS[plain]

@@ -29,7 +29,7 @@ class Stage:
 
     The rate warms up over `warmup` steps, stays, and falls linearly to zero over the last `decay` steps. `peak_weight`
     is that of the loss on each picture's highest patches. `paired` fills half of the batch with the sound twins of the
-    other half.
+    other half. `mixture` names what is drawn, one of `MIXTURES`.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Stage:
     decay: int
     peak_weight: float = 0.0
     paired: bool = False
+    mixture: str = "broad"
     shard_size: int = 500
 
     def rate(self, step: int) -> float:
@@ -253,6 +254,7 @@ class _Run:
             growth=stage.growth,
             shard_size=stage.shard_size,
             paired=stage.paired,
+            mixture=stage.mixture,
             workers=workers,
         )
 
