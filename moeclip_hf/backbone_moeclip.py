@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import CLIPModel
+from transformers import CLIPConfig, CLIPModel
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from .configuration_moeclip import MoECLIPConfig
@@ -82,6 +82,36 @@ def default_feature_layers(num_layers: int) -> tuple[int, ...]:
             f"quarters of at least 4."
         )
     return tuple(math.ceil(num_layers * quarter / 4) - 1 for quarter in range(1, 5))
+
+
+def config_on_clip(
+    clip_config: CLIPConfig, *, image_size: int | None = None, hidden_act: str | None = None, **config_fields
+) -> MoECLIPConfig:
+    """Makes the configuration of a fresh model on a CLIP.
+
+    Args:
+        clip_config (`CLIPConfig`): The CLIP's configuration.
+        image_size (`int`, *optional*): Input size in pixels. `None`: the largest multiple of the patch up to 518.
+        hidden_act (`str`, *optional*): Activation of both towers. `None`: the CLIP's own.
+        **config_fields: Fields of [`MoECLIPConfig`]. `feature_layers` defaults to the ends of the tower's four
+            quarters, `projection_dim` to the CLIP's.
+
+    Returns:
+        [`MoECLIPConfig`]: The configuration.
+
+    Raises:
+        ValueError: If the tower has fewer than 4 layers and no `feature_layers` are given, or a field is wrong.
+    """
+    vision_config, text_config = clip_config.vision_config.to_dict(), clip_config.text_config.to_dict()
+    for tower_config in (vision_config, text_config):
+        tower_config.pop("dtype", None)  # a tower would be built in it
+    vision_config["image_size"] = default_image_size(vision_config["patch_size"]) if image_size is None else image_size
+    if hidden_act is not None:
+        vision_config["hidden_act"] = text_config["hidden_act"] = hidden_act
+    if "feature_layers" not in config_fields:
+        config_fields["feature_layers"] = default_feature_layers(vision_config["num_hidden_layers"])
+    config_fields.setdefault("projection_dim", clip_config.projection_dim)
+    return MoECLIPConfig(vision_config=vision_config, text_config=text_config, **config_fields)
 
 
 def load_clip(name: str, **kwargs) -> CLIPModel:

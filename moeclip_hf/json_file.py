@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from .whole_file import write_text
+
 
 def write_json(path: str | os.PathLike, value) -> None:
     """Writes a value as indented JSON; a reader finds the old file or the new one, never half of one.
@@ -16,15 +18,7 @@ def write_json(path: str | os.PathLike, value) -> None:
         ValueError: If the value holds nan or infinity.
         OSError: If the file cannot be written.
     """
-    path = Path(path)
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json_object(path: str | os.PathLike) -> dict:

@@ -34,8 +34,7 @@ from .backbone_moeclip import (
     adapters_on_clip,
     backbone_state_dict,
     check_loading_info,
-    default_feature_layers,
-    default_image_size,
+    config_on_clip,
     hub_arguments,
     is_adapter_key,
     load_clip,
@@ -570,16 +569,7 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
             clip = load_clip(name, revision=config_fields.get("base_model_revision"))
             config_fields.setdefault("base_model_name_or_path", os.path.abspath(name) if os.path.isdir(name) else name)
 
-        vision_config, text_config = clip.config.vision_config.to_dict(), clip.config.text_config.to_dict()
-        for tower_config in (vision_config, text_config):
-            tower_config.pop("dtype", None)  # a tower would be built in it
-        vision_config["image_size"] = _default(image_size, default_image_size(vision_config["patch_size"]))
-        if hidden_act is not None:
-            vision_config["hidden_act"] = text_config["hidden_act"] = hidden_act
-        if "feature_layers" not in config_fields:
-            config_fields["feature_layers"] = default_feature_layers(vision_config["num_hidden_layers"])
-        config_fields.setdefault("projection_dim", clip.config.projection_dim)
-        model = cls(MoECLIPConfig(vision_config=vision_config, text_config=text_config, **config_fields))
+        model = cls(config_on_clip(clip.config, image_size=image_size, hidden_act=hidden_act, **config_fields))
         model.load_state_dict(backbone_state_dict(clip, model.config), strict=False)
         return model.eval()
 

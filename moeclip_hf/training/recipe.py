@@ -13,18 +13,59 @@ from ..data import AffineAugmentation, AnomalyDetectionDataset, load_anomaly_dat
 from ..modeling_moeclip import MoECLIPForAnomalyDetection
 from ..processing_moeclip import MoECLIPProcessor
 from .arguments import MoECLIPTrainingArguments
+from .options import get_recipe_changes
 from .presets import get_preset
+from .recipe_file import Recipe, parse_changes, read_recipe
 from .trainer import MoECLIPTrainer
 
 
 logger = logging.getLogger(__name__)
 
 
-def build_arguments(options: argparse.Namespace) -> MoECLIPTrainingArguments:
+def make_recipe(options: argparse.Namespace) -> Recipe:
+    """Makes the recipe of a run from the file, if one is named, and the options, which count more.
+
+    Args:
+        options (`argparse.Namespace`):
+            As `add_training_options` reads them. Those that the recipe decides are set to its values.
+
+    Returns:
+        [`Recipe`]: The recipe.
+
+    Raises:
+        SystemExit: If neither names a CLIP, or training data.
+        ValueError: If the file or `--set` is wrong.
+        OSError: If the file cannot be read.
+    """
+    recipe = Recipe() if options.recipe is None else read_recipe(options.recipe)
+    recipe = recipe.change(get_recipe_changes(options) | parse_changes(options.set, "--set"))
+    settle_options(options, recipe)
+    return recipe
+
+
+def settle_options(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Sets the options that say where things are, and what is done with them, to what the recipe decided.
+
+    Args:
+        options (`argparse.Namespace`): The options of `moeclip train` or `moeclip ablate`.
+        recipe ([`Recipe`]): The recipe.
+
+    Raises:
+        SystemExit: If it names no CLIP, or no training data.
+    """
+    missing = [f"--{name}" for name in ("clip", "data") if name not in recipe.values]
+    if missing:
+        options.usage_error(f"the following arguments are required, here or in a recipe: {', '.join(missing)}")
+    options.clip, options.data, options.seed = recipe.values["clip"], recipe.values["data"], recipe.seed
+    options.augmentation = recipe.values.get("augmentation", True)
+
+
+def build_arguments(options: argparse.Namespace, recipe: Recipe) -> MoECLIPTrainingArguments:
     """Turns the options into training arguments.
 
     Args:
         options (`argparse.Namespace`): As `add_training_options` reads them.
+        recipe ([`Recipe`]): What is trained.
 
     Returns:
         [`MoECLIPTrainingArguments`]: The arguments, on an accelerator if there is one.
@@ -43,67 +84,95 @@ def build_arguments(options: argparse.Namespace) -> MoECLIPTrainingArguments:
         }
     if options.save_steps is not None:
         arguments["save_steps"] = options.save_steps
-    on_cpu = options.cpu or not torch.accelerator.is_available()
-    if on_cpu and options.precision == "fp16":
-        raise ValueError("`--precision fp16` needs a GPU: choose fp32 or bf16.")
     return MoECLIPTrainingArguments(
         options.output,
-        preset=options.preset,
-        train_data=options.data,
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps,
-        per_device_train_batch_size=options.batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        learning_rate=options.learning_rate,
-        lr_milestones=options.lr_milestones,
+        **recipe.training_arguments,
+        **get_run_arguments(options, recipe),
+        recipe=recipe.name,
+        disable_tqdm=False,
         eval_smoothing=options.smoothing,
-        seed=options.seed,
-        bf16=options.precision == "bf16",
-        fp16=options.precision == "fp16",
-        use_cpu=on_cpu,
-        activation_checkpointing=options.activation_checkpointing,
-        dataloader_num_workers=options.num_workers,
-        dataloader_persistent_workers=options.num_workers > 0,
-        logging_steps=options.logging_steps,
         save_strategy=strategy,
         save_total_limit=2,
         report_to=options.report_to,
-        disable_tqdm=False,
         **arguments,
     )
 
 
-def build_model(options: argparse.Namespace) -> tuple[MoECLIPForAnomalyDetection, MoECLIPProcessor]:
+def get_run_arguments(options: argparse.Namespace, recipe: Recipe) -> dict:
+    """Gives the training arguments that say how a run is computed, and what its record says.
+
+    Args:
+        options (`argparse.Namespace`): As `add_run_options` and `add_data_options` read them.
+        recipe ([`Recipe`]): What is trained.
+
+    Returns:
+        `dict`: Arguments of [`MoECLIPTrainingArguments`].
+
+    Raises:
+        ValueError: If the recipe is for a GPU and there is none.
+    """
+    on_cpu = options.cpu or not torch.accelerator.is_available()
+    if on_cpu and recipe.values.get("fp16"):
+        raise ValueError("`--precision fp16` needs a GPU: choose fp32 or bf16.")
+    return {
+        "use_cpu": on_cpu,
+        "activation_checkpointing": options.activation_checkpointing,
+        "dataloader_num_workers": options.num_workers,
+        "dataloader_persistent_workers": options.num_workers > 0,
+        "logging_steps": options.logging_steps,
+        "train_data": options.data,
+    }
+
+
+def build_model(recipe: Recipe) -> tuple[MoECLIPForAnomalyDetection, MoECLIPProcessor]:
     """Builds a fresh model on the CLIP, and its processor.
 
     Args:
-        options (`argparse.Namespace`): As `add_training_options` reads them.
+        recipe ([`Recipe`]): What is trained.
 
     Returns:
         `tuple`: The model, its new weights drawn from the seed, and the processor.
 
     Raises:
         OSError: If there is no such CLIP.
-        ValueError: If it is no CLIP with a tokenizer, or the image size does not fit it.
+        ValueError: If it is no CLIP with a tokenizer, or the image size or a field does not fit it.
     """
-    set_seed(options.seed)
-    hidden_act = get_preset(options.preset).hidden_act
-    model = MoECLIPForAnomalyDetection.from_clip(
-        options.clip, image_size=options.image_size, hidden_act=hidden_act, moe_lora={"seed": options.seed}
-    )
+    set_seed(recipe.seed)
+    clip = recipe.values["clip"]
+    model = MoECLIPForAnomalyDetection.from_clip(clip, **get_model_arguments(recipe))
     trained, total = model.get_nb_trainable_parameters()
     logger.info(
         "trainable params: %s || all params: %s || trainable%%: %.4f",
         f"{trained:,d}", f"{total:,d}", 100 * trained / total,
     )  # fmt: skip
-    return model, MoECLIPProcessor.from_clip(options.clip, model.config)
+    return model, MoECLIPProcessor.from_clip(clip, model.config)
+
+
+def get_model_arguments(recipe: Recipe) -> dict:
+    """Gives the arguments by which `from_clip` builds a recipe's model.
+
+    Args:
+        recipe ([`Recipe`]): What is trained.
+
+    Returns:
+        `dict`: Image size, activation and fields of [`MoECLIPConfig`], the seed of the experts among them.
+
+    Raises:
+        ValueError: If there is no such preset.
+    """
+    arguments = {"moe_lora": {}, **recipe.model_fields}
+    if arguments["moe_lora"] is not None:
+        arguments["moe_lora"] = {**arguments["moe_lora"], "seed": recipe.seed}
+    if arguments.get("hidden_act") is None:
+        arguments["hidden_act"] = get_preset(recipe.preset).hidden_act
+    return {**arguments, "image_size": recipe.values.get("image_size")}
 
 
 def load_training_data(options: argparse.Namespace, processor: MoECLIPProcessor) -> AnomalyDetectionDataset:
     """Loads the training data.
 
     Args:
-        options (`argparse.Namespace`): As `add_training_options` reads them.
+        options (`argparse.Namespace`): As `add_training_options` reads them, settled by the recipe.
         processor ([`MoECLIPProcessor`]): Prepares the images.
 
     Returns:
@@ -122,7 +191,7 @@ def load_validation_data(options: argparse.Namespace, processor: MoECLIPProcesso
     """Loads the data on which the best checkpoint is chosen.
 
     Args:
-        options (`argparse.Namespace`): As `add_training_options` reads them.
+        options (`argparse.Namespace`): As `add_training_options` reads them, settled by the recipe.
         processor ([`MoECLIPProcessor`]): Prepares the images.
 
     Returns:
@@ -198,8 +267,9 @@ def run_training(options: argparse.Namespace) -> MoECLIPTrainer:
         OSError: If a file or the CLIP does not exist.
         ValueError: If an option or the data do not fit.
     """
-    args = build_arguments(options)
-    model, processor = build_model(options)
+    recipe = make_recipe(options)
+    args = build_arguments(options, recipe)
+    model, processor = build_model(recipe)
     train_dataset = load_training_data(options, processor)
     eval_dataset = load_validation_data(options, processor)
     trainer = MoECLIPTrainer(
