@@ -141,7 +141,7 @@ def test_empty_and_binary_lists_are_errors(pictures):
     (pictures / "l.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="has no pictures"):
         load_anomaly_dataset(pictures / "l.jsonl")
-    with pytest.raises(ValueError, match="0.png: not a list of JSON lines in UTF-8"):
+    with pytest.raises(ValueError, match="0.png: not a list in UTF-8"):
         load_anomaly_dataset(pictures / "a" / "0.png")
 
 
