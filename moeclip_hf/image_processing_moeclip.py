@@ -23,7 +23,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
-from .configuration_moeclip import MoECLIPConfig
+from .configuration_moeclip import IS_INSTALLED_PACKAGE, MoECLIPConfig
 
 
 logger = logging.get_logger(__name__)
@@ -486,7 +486,8 @@ def _value_range(values: np.ndarray) -> tuple[float, float]:
     )
 
 
-AutoImageProcessor.register(MoECLIPConfig, image_processor_classes={"pil": MoECLIPImageProcessor}, exist_ok=True)
 MoECLIPImageProcessor.register_for_auto_class()
+if IS_INSTALLED_PACKAGE:
+    AutoImageProcessor.register(MoECLIPConfig, image_processor_classes={"pil": MoECLIPImageProcessor}, exist_ok=True)
 
 __all__ = ["IGNORE_INDEX", "MoECLIPImageProcessor"]

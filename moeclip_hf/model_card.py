@@ -255,7 +255,9 @@ def describe_results(results: Mapping[str, Mapping], record: Mapping | None, con
         rows.append([_cell(_name_data(found["meta"])) + trained_on, *figures, len(found["classes"]), domain, file])
     table = "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
     seen = _shared_objects(results, record)
-    note = f"\n\nThe training had pictures of {_cell(seen)} too: for these the figures are not zero-shot." if seen else ""
+    note = (
+        f"\n\nThe training had pictures of {_cell(seen)} too: for these the figures are not zero-shot." if seen else ""
+    )
     protocol = PROTOCOL.format(image_size=config.vision_config.image_size)
     return f"In percent; `-` where the data do not define a figure.\n\n{table}\n\n{protocol}{note}"
 

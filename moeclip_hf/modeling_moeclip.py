@@ -13,6 +13,7 @@ import math
 import os
 import tempfile
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -26,10 +27,12 @@ from transformers import (
 )
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, resolve_revision
 from transformers.utils.output_capturing import OutputRecorder
 
+from .adapters_moeclip import DEFAULT_ADAPTER, MoECLIPAdapterMixin
 from .backbone_moeclip import (
     adapters_on_clip,
     backbone_state_dict,
@@ -40,10 +43,16 @@ from .backbone_moeclip import (
     load_clip,
     weights_errors,
 )
-from .configuration_moeclip import MoECLIPConfig, MoELoraConfig
+from .configuration_moeclip import IS_INSTALLED_PACKAGE, MoECLIPConfig, MoELoraConfig
 from .experts_moeclip import MoELoraExperts
 from .loss_moeclip import classification_loss, etf_loss, load_balancing_loss, segmentation_loss
-from .tuner_moeclip import MoELoraLayer, MoELoraModel
+from .tuner_moeclip import MoELoraLayer, MoELoraModel, attach_moe_lora
+
+
+if TYPE_CHECKING:
+    # Never run. `save_pretrained` copies every file that this one names in an import from beside itself, so this is the
+    # list of the code that a saved model carries beyond what the model needs.
+    from .processing_moeclip import MoECLIPProcessor  # noqa: F401
 
 
 # Similarities are multiplied by this before the softmax over the two classes; CLIP's own logit scale ends there too.
@@ -218,7 +227,7 @@ class MoECLIPPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
 
 
-class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
+class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
     r"""Anomaly maps and scores of images, given two texts about the object in each.
 
     The CLIP inside is frozen; experts, projections, image head and text adapter are trained.
@@ -245,7 +254,9 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         self.text_model = CLIPTextModel._from_config(text_config)
         self.vision_model = MoECLIPVisionModel._from_config(vision_config)
         if config.moe_lora is not None:
-            MoELoraModel(self.vision_model, MoELoraConfig(**config.moe_lora), "default")
+            MoELoraModel(self.vision_model, MoELoraConfig(**config.moe_lora), DEFAULT_ADAPTER)
+        for layer in self.vision_model.encoder.layers:
+            attach_moe_lora(layer)  # empty where this adapter has no experts: an adapter loaded later may have some
 
         num_layers = len(config.feature_layers)
         self.patch_projections = nn.ModuleList(
@@ -256,12 +267,15 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         if config.use_image_head:
             self.image_head = ImageHead(vision_config.hidden_size, config.projection_dim, vision_config.layer_norm_eps)
         self.text_adapter = Projection(text_config.hidden_size, config.projection_dim, "leaky_relu")
+        self._start_adapters()
         self.post_init()
         self.freeze_backbone()
 
     def freeze_backbone(self) -> None:
-        """Marks the adapters as trainable and the CLIP under them as frozen."""
-        for name, parameter in self.named_parameters():
+        """Marks the active adapter as trainable; the CLIP under it and the other adapters as frozen."""
+        trainable = self._single_adapter(dict(self.named_parameters()), self.active_adapter)
+        self.requires_grad_(False)
+        for name, parameter in trainable.items():
             parameter.requires_grad_(is_adapter_key(name))
 
     def moe_lora_layers(self) -> dict[int, MoELoraExperts]:
@@ -270,11 +284,8 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         Returns:
             `dict[int, MoELoraExperts]`: experts by 0-based layer number, in ascending order.
         """
-        attached = {
-            index: layer.moe_lora.active_experts()
-            for index, layer in enumerate(self.vision_model.encoder.layers)
-            if hasattr(layer, "moe_lora")
-        }
+        layers = enumerate(self.vision_model.encoder.layers)
+        attached = {index: layer.moe_lora.active_experts() for index, layer in layers}
         return {index: experts[-1] for index, experts in attached.items() if experts}
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
@@ -554,7 +565,8 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
                 Input size in pixels, a multiple of the patch size. `None`: the largest one up to 518.
             hidden_act (`str`, *optional*): Activation of both towers. `None`: the CLIP's own.
             **config_fields: Fields of [`MoECLIPConfig`]. `feature_layers` defaults to the ends of the tower's four
-                quarters, `projection_dim` to the CLIP's.
+                quarters, `projection_dim` to the CLIP's, `base_model_revision` to the commit that a CLIP from the Hub
+                is at.
 
         Returns:
             [`MoECLIPForAnomalyDetection`] in evaluation mode.
@@ -566,8 +578,10 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
             clip = clip_name_or_path_or_model
         else:
             name = os.fspath(clip_name_or_path_or_model)
-            clip = load_clip(name, revision=config_fields.get("base_model_revision"))
+            revision = resolve_revision(name, config_fields.get("base_model_revision"))
+            clip = load_clip(name, revision=revision)
             config_fields.setdefault("base_model_name_or_path", os.path.abspath(name) if os.path.isdir(name) else name)
+            config_fields.setdefault("base_model_revision", getattr(revision, "resolved", None))  # the commit
 
         model = cls(config_on_clip(clip.config, image_size=image_size, hidden_act=hidden_act, **config_fields))
         model.load_state_dict(backbone_state_dict(clip, model.config), strict=False)
@@ -596,19 +610,21 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         if kwargs.pop("use_safetensors", True) is False:
             raise ValueError("`use_safetensors` (False) must be True: weights are loaded from safetensors only.")
         with_loading_info = kwargs.pop("output_loading_info", False)
-        if not isinstance(config, MoECLIPConfig):
+        weights = pretrained_model_name_or_path
+        # not `MoECLIPConfig`: code loaded from a folder exists once for each Auto class, and so does the class
+        if not isinstance(config, PreTrainedConfig):
             source = pretrained_model_name_or_path if config is None else config
             config, unused = MoECLIPConfig.from_pretrained(source, return_unused_kwargs=True, **kwargs)
             kwargs = {**unused, **hub_arguments(kwargs)}
         if config.adapters_only and kwargs.get("state_dict") is None:
             config = copy.deepcopy(config)
             kwargs["state_dict"] = adapters_on_clip(pretrained_model_name_or_path, config, kwargs)
-            pretrained_model_name_or_path = None
+            weights = None
             for name in ("revision", "subfolder", "variant", "token", "cache_dir", "force_download"):
                 kwargs.pop(name, None)
         with weights_errors(pretrained_model_name_or_path):
             model, loading_info = super().from_pretrained(
-                pretrained_model_name_or_path,
+                weights,
                 *model_args,
                 config=config,
                 use_safetensors=True,
@@ -617,11 +633,13 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
                 **kwargs,
             )
         check_loading_info(loading_info)
+        if weights is None and pretrained_model_name_or_path is not None:
+            model.name_or_path = model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
         model.freeze_backbone()
         return (model, loading_info) if with_loading_info else model
 
     def save_pretrained(self, save_directory, adapters_only: bool | None = None, state_dict=None, **kwargs):
-        """Saves the model as safetensors.
+        """Saves the model with its active adapter as safetensors, and the code that loads it.
 
         Args:
             save_directory (`str` or `os.PathLike`): Folder to write, made if missing.
@@ -640,7 +658,7 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
                 "`adapters_only` (True) needs `config.base_model_name_or_path`, the Hub id or folder of the CLIP: set it "
                 "or save the whole model."
             )
-        state_dict = _default(state_dict, self.state_dict())
+        state_dict = self._single_adapter(_default(state_dict, self.state_dict()), self.active_adapter)
         if adapters_only:
             state_dict = {name: tensor for name, tensor in state_dict.items() if is_adapter_key(name)}
         save_directory = os.path.abspath(save_directory)
@@ -683,6 +701,7 @@ def _resolve_object_ids(object_ids: torch.Tensor | None, num_objects: int, pixel
 
 
 MoECLIPForAnomalyDetection.register_for_auto_class("AutoModel")
-AutoModel.register(MoECLIPConfig, MoECLIPForAnomalyDetection, exist_ok=True)
+if IS_INSTALLED_PACKAGE:
+    AutoModel.register(MoECLIPConfig, MoECLIPForAnomalyDetection, exist_ok=True)
 
 __all__ = ["MoECLIPForAnomalyDetection", "MoECLIPOutput", "MoECLIPVisionModel"]
