@@ -166,7 +166,7 @@ def weights_errors(name_or_path) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise ValueError(
-            f"The weights of {name_or_path} are damaged or no safetensors file ({error}): fetch or save them again."
+            f"The weights of {name_or_path}: a file is damaged or no safetensors file ({error}): fetch or save it again."
         ) from error
     except OSError as error:
         # transformers' words for a missing file, which also end in the advice to read a pickle instead
