@@ -167,9 +167,77 @@ def test_bf16(run, tmp_path):
     assert all(np.isfinite(read_losses(tmp_path / "model")))
 
 
+@pytest.fixture
+def recipe(tmp_path):
+    """A recipe file on a base; its model has one expert and no image head, its training two steps."""
+    (tmp_path / "base.json").write_text(
+        json.dumps({"preset": "released", "learning_rate": 0.03, "max_steps": 9, "seed": 7, "use_image_head": False})
+    )
+    path = tmp_path / "recipe_mine.json"
+    own = {"base": "base.json", "max_steps": 2, "moe_lora": {"num_experts": 1, "num_experts_per_tok": 1, "r": 4}}
+    path.write_text(json.dumps(own))
+    return str(path)
+
+
+def read_run(folder):
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    config = MoECLIPForAnomalyDetection.from_pretrained(folder).config
+    return history, config, read_training_record(folder)
+
+
+def test_recipe_is_what_is_trained(run, recipe, tmp_path):
+    assert run("--recipe", recipe, "--logging-steps", "1") == 0
+    history, config, record = read_run(tmp_path / "model")
+    assert [line["learning_rate"] for line in history if "loss" in line] == [0.03, 0.03]
+    assert (config.use_image_head, config.moe_lora["num_experts"], config.moe_lora["r"]) == (False, 1, 4)
+    assert (config.moe_lora["seed"], config.moe_lora["lora_dropout"], config.etf_loss_coef) == (7, 0.0, 0.0)
+    assert config.vision_config.hidden_act == "gelu"
+    assert (record["recipe"], record["seed"], record["preset"]) == (f"{tmp_path.name}/recipe_mine", 7, "released")
+    assert record["learning_rate"] == 0.03
+
+
+def test_command_line_counts_more_than_the_recipe(run, recipe, tmp_path):
+    options = ["--learning-rate", "0.02", "--seed", "8", "--epochs", "0.5", "--batch-size", "4", "--preset", "paper"]
+    options += ["--set", "use_image_head=true", "moe_lora.r=2", "lora_dropout=0.25", "--logging-steps", "1"]
+    assert run("--recipe", recipe, *options) == 0
+    history, config, record = read_run(tmp_path / "model")
+    assert [line["learning_rate"] for line in history if "loss" in line] == [0.02]  # half of two steps
+    assert (config.use_image_head, config.moe_lora["num_experts"], config.moe_lora["r"]) == (True, 1, 2)
+    assert (config.moe_lora["seed"], config.moe_lora["lora_dropout"], config.etf_loss_coef) == (8, 0.25, 0.01)
+    assert (record["seed"], record["preset"], record["batch_size"], record["num_train_epochs"]) == (8, "paper", 4, 0.5)
+
+
+def test_recipe_names_clip_and_data(tiny_clip_folder, data, tmp_path):
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps({"clip": "./tiny_clip", "data": "./data", "image_size": 56, "max_steps": 1}))
+    assert main(["train", "--recipe", str(path), "--output", str(tmp_path / "model"), "--cpu"]) == 0
+    assert read_training_record(tmp_path / "model")["data"] == data
+
+
+@pytest.mark.parametrize("given", [[], ["--clip", "somewhere"], ["--data", "somewhere"]])
+def test_clip_and_data_are_required(tmp_path, given, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *given, "--output", str(tmp_path)])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    for name in ("--clip", "--data"):
+        assert (name in error.partition("required")[2]) == (name not in given)
+
+
+def test_wrong_recipe(run, tmp_path, capsys):
+    path = tmp_path / "wrong.json"
+    path.write_text('{"lerning_rate": 1}')
+    assert run("--recipe", str(path)) == 1
+    assert "wrong.json has the unknown key 'lerning_rate'" in one_line_error(capsys)
+    assert run("--recipe", str(tmp_path / "none.json")) == 1
+    assert "none.json: No such file" in one_line_error(capsys)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--set", "fp16=true"], "needs a GPU: choose fp32 or bf16."),
+        (["--set", "lerning_rate=1"], "`--set` has the unknown key 'lerning_rate'"),
         (["--image-size", "50"], "`image_size` (50) must be a multiple of the patch size (14): use 42 or 56."),
         (["--learning-rate", "-1"], "`learning_rate` (-1.0) must be a finite number above 0."),
         (["--precision", "fp16"], "`--precision fp16` needs a GPU: choose fp32 or bf16."),
@@ -241,5 +309,14 @@ def test_help_names_every_option(capsys):
         main(["train", "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--clip", "--data", "--validation-data", "--preset", "--resume-from-checkpoint", "--precision"):
+    for option in (
+        "--clip",
+        "--data",
+        "--validation-data",
+        "--preset",
+        "--recipe",
+        "--set",
+        "--resume-from-checkpoint",
+        "--precision",
+    ):
         assert option in text
