@@ -220,13 +220,20 @@ def adapters_on_clip(name_or_path, config: MoECLIPConfig, kwargs: Mapping) -> di
 
     Raises:
         ValueError: If the adapters' file is damaged, or the CLIP is not named or not whole.
+        OSError: If the adapters or the CLIP are not there.
     """
     with open_weights(name_or_path, kwargs) as file:
         adapters = {name: file.get_tensor(name) for name in file.keys()}
     config.base_model_name_or_path = resolve_base(config.base_model_name_or_path, name_or_path, kwargs)
     arguments = hub_arguments(kwargs)
     shared = {key: value for key, value in arguments.items() if key not in ("revision", "subfolder")}
-    clip = load_clip(config.base_model_name_or_path, revision=config.base_model_revision, **shared)
+    try:
+        clip = load_clip(config.base_model_name_or_path, revision=config.base_model_revision, **shared)
+    except OSError as error:
+        raise OSError(
+            f"{name_or_path} holds adapters only, and the CLIP under them, {config.base_model_name_or_path}, cannot be "
+            f"loaded: {error}"
+        ) from error
     backbone = backbone_state_dict(clip, config)
     return {**backbone, **adapters}
 
