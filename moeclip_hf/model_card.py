@@ -71,6 +71,39 @@ With the package `moeclip_hf` installed, `import moeclip_hf` first and leave `tr
 Written by moeclip_hf {version} from the files of this repository.
 """
 
+RECIPE_TEMPLATE = """\
+# {title}
+
+{what_it_is}
+
+{about}
+
+This is the model's configuration, its processor's, and its recipe; there are no weights here.
+
+## Use
+
+```bash
+moeclip train --recipe hub_configs/{name}/{recipe} --data my_data --output outputs/{name}
+moeclip push outputs/{name} user/{name}
+```
+
+in a checkout of the package, trains the model on your data and sends it to the Hub with a card of its own.{benchmarks}
+
+{limits}
+
+## Evaluation
+
+Figures belong to weights, and stand on the card of those.
+
+## Licence
+
+- These files are under Apache-2.0.
+- {clip_terms}
+- Weights come under the terms of the data they are trained on too: MVTec AD's exclude commercial use.
+
+{citation}
+"""
+
 LIMITS = """\
 ## Intended use and limits
 
@@ -147,6 +180,44 @@ def create_model_card(
         licence=terms,
         citation=CITATION,
         version=__version__,
+    )
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+
+def create_recipe_card(config: MoECLIPConfig, name: str, title: str, about: str, recipes: Sequence[str]) -> ModelCard:
+    """Writes the card of a folder that holds a configuration and recipes, without weights.
+
+    Args:
+        config ([`MoECLIPConfig`]): The model's configuration.
+        name (`str`): The folder's name.
+        title (`str`): What the card calls the model.
+        about (`str`): What is to be said of this choice.
+        recipes (`Sequence[str]`): Names of the recipe files, that without data first.
+
+    Returns:
+        `ModelCard`: The card, with its metadata.
+    """
+    base, named = hub_base(config), [f"`{recipe}`" for recipe in recipes[1:]]
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        license="apache-2.0",
+        base_model=base,
+        base_model_relation=None if base is None else "adapter",
+        tags=list(TAGS),
+    )
+    text = RECIPE_TEMPLATE.format(
+        title=title,
+        what_it_is=describe_model(config),
+        about=about,
+        name=name,
+        recipe=recipes[0],
+        benchmarks=f"\n{_enumerate(named)} train as the paper does: on VisA, and on MVTec AD where VisA itself is tested."
+        if named
+        else "",
+        limits=LIMITS,
+        clip_terms=_describe_clip_terms(base),
+        citation=CITATION,
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
@@ -272,16 +343,11 @@ def describe_licence(base: str | None, record: Mapping | None) -> tuple[dict[str
     Returns:
         `tuple[dict[str, str], str]`: Entries of the card's metadata, and the section's text.
     """
-    clip = (
-        "The CLIP under it has terms of its own, which are not recorded here."
-        if base is None
-        else f"The CLIP under it has terms of its own: see [{base}](https://huggingface.co/{base})."
-    )
     identifier, data = _data_terms(record)
     metadata = {"license": identifier}
     if identifier == "other":
         metadata |= {"license_name": "see-the-card", "license_link": "README.md"}
-    return metadata, f"- The Python files are under Apache-2.0.\n- {clip}\n- {data}"
+    return metadata, f"- The Python files are under Apache-2.0.\n- {_describe_clip_terms(base)}\n- {data}"
 
 
 def is_training_data(results: Mapping, record: Mapping | None) -> bool:
@@ -310,6 +376,12 @@ def _describe_weights(config: MoECLIPConfig, base: str | None) -> str:
         return "The weights are the trained part alone. The CLIP they belong to lies on the machine where they were trained."
     revision = f" at revision `{config.base_model_revision}`" if config.base_model_revision else ""
     return f"The weights are the trained part alone; loading them fetches the CLIP `{base}`{revision} too."
+
+
+def _describe_clip_terms(base: str | None) -> str:
+    if base is None:
+        return "The CLIP under it has terms of its own, which are not recorded here."
+    return f"The CLIP under it has terms of its own: see [{base}](https://huggingface.co/{base})."
 
 
 def _data_terms(record: Mapping | None) -> tuple[str, str]:
