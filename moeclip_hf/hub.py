@@ -1,5 +1,6 @@
 """Model repositories: which files of a folder go to the Hub, what is written for it anew, and the upload in one commit."""
 
+import hashlib
 import io
 import json
 import logging
@@ -245,8 +246,11 @@ def read_results(paths: Sequence[str | os.PathLike], folder: Path, config: MoECL
     for path in map(Path, paths):
         content = _read_json(path)
         if not _is_results(content):
-            raise ValueError(f"{path} holds no results: name a file that `moeclip evaluate` wrote.")
+            raise ValueError(
+                f"{path} holds no results of one data set: name a file that `moeclip evaluate` or `moeclip benchmark` wrote."
+            )
         _check_figures(content, path)
+        _check_weights(content["meta"], path, folder)
         size, own_size = content["meta"].get("image_size"), config.vision_config.image_size
         if size is not None and size != own_size:
             raise ValueError(
@@ -348,7 +352,24 @@ def _read_json(path: Path):
 
 
 def _is_results(content) -> bool:
-    return isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in RESULTS_PARTS)
+    has_parts = isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in RESULTS_PARTS)
+    return has_parts and "benchmarks" not in content["meta"]  # a summary of several data sets, whose own files count
+
+
+def _check_weights(meta: Mapping, path: Path, folder: Path) -> None:
+    """Refuses results that record of which weights they are, if those are not the folder's."""
+    expected = meta.get("model_sha256")
+    if expected is None:
+        return
+    own = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as content:
+            own[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+    if own != expected:
+        raise ValueError(
+            f"{path} was measured on other weights than those in {folder} (by their SHA-256): evaluate these, or name their "
+            "results."
+        )
 
 
 def _check_figures(content: Mapping, path: Path) -> None:

@@ -358,8 +358,10 @@ def is_training_data(results: Mapping, record: Mapping | None) -> bool:
         record (`Mapping` or `None`): The training record.
 
     Returns:
-        `bool`: True if both name the same benchmark or the same data.
+        `bool`: True if both name the same benchmark or the same data, or the results say so themselves.
     """
+    if results["meta"].get("trained_objects"):
+        return True
     if record is None:
         return False
     benchmarks = {results["meta"].get("benchmark"), record.get("benchmark")}

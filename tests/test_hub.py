@@ -1,5 +1,6 @@
 """Which files of a model folder make a repository, and which folders are refused."""
 
+import hashlib
 import io
 import json
 import pickle
@@ -265,6 +266,30 @@ def test_results_of_another_input_size(folder):
     (folder / "gears.json").write_text(json.dumps(results))
     with pytest.raises(ValueError, match="of another model"):
         build_repository(folder, "user/name")
+
+
+def test_results_of_other_weights(folder):
+    """Results that record the weights' hash are taken for these weights alone."""
+    with (folder / "model.safetensors").open("rb") as file:
+        own = hashlib.file_digest(file, "sha256").hexdigest()
+    for digest, is_taken in ((own, True), ("0" * 64, False)):
+        meta = RESULTS["meta"] | {"model_sha256": {"model.safetensors": digest}}
+        (folder / "gears.json").write_text(json.dumps(RESULTS | {"meta": meta}))
+        if is_taken:
+            assert "75.0" in as_text(build_repository(folder, "user/name"), "README.md")
+        else:
+            with pytest.raises(ValueError, match="measured on other weights"):
+                build_repository(folder, "user/name")
+
+
+def test_summaries_are_no_results(folder):
+    """A file that sums up several data sets has their figures in place of classes: their own files count."""
+    summary = RESULTS | {"meta": RESULTS["meta"] | {"benchmarks": {"mvtec": {}}}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    files = build_repository(folder, "user/name")
+    assert [name for name in files if name.startswith("results/")] == ["results/gears.json"]
+    with pytest.raises(ValueError, match="no results of one data set"):
+        build_repository(folder, "user/name", results=[folder / "summary.json"])
 
 
 @pytest.mark.parametrize("value", [93.1, -0.1, "0.9", float("nan"), True])

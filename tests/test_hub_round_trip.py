@@ -401,3 +401,19 @@ def test_record_is_json(hub, client, folder):
     answer = client.execute(f"{code}try:\n    read('user/record')\nexcept ValueError as error:\n    print(error)")
     assert "training.json" in answer["out"], answer
     assert "no JSON" in answer["out"]
+
+
+def test_example(hub, folder, data, tmp_path):
+    """`examples/push_to_hub.py` evaluates, writes the repository, and sends it."""
+    script = [sys.executable, str(ROOT / "examples" / "push_to_hub.py"), str(folder), "user/example"]
+    environment = make_environment(hub, tmp_path / "home")
+    done = subprocess.run(
+        [*script, "--test-data", str(data), "--private"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"{hub.url}/user/example" in done.stdout
+    repository = hub.repositories["user/example"]
+    assert repository.private
+    measured = json.loads(repository.files["results/test_data.json"])["mean"]["image_auroc"]
+    assert f"| {100 * measured:.1f} |" in repository.files["README.md"].decode()
+    assert str(tmp_path) not in repository.files["results/test_data.json"].decode()

@@ -93,7 +93,9 @@ def test_figures_are_those_of_the_files():
     assert {result.dataset_split for result in found.values()} == {"test"}
 
 
-@pytest.mark.parametrize("same", [{"data": "/data/secret/parts/"}, {"benchmark": "visa"}])
+@pytest.mark.parametrize(
+    "same", [{"data": "/data/secret/parts/"}, {"benchmark": "visa"}, {"trained_objects": ["steel bolt"]}]
+)
 def test_results_on_the_training_data_are_no_zero_shot_figures(same):
     record = make_record(benchmark=same.get("benchmark"))
     card = write_card(record=record, results={"results/a.json": make_results(**same)})

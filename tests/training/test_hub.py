@@ -51,11 +51,9 @@ def test_push_sends_what_moeclip_push_would(trained, pushed, tmp_path):
 
 
 def test_push_arguments(trained, pushed):
-    assert isinstance(
-        trained.push_to_hub("My run", blocking=False, token="hf_x", revision="dev", private=True), Future
-    )
-    while not pushed:
-        pass
+    future = trained.push_to_hub("My run", blocking=False, token="hf_x", revision="dev", private=True)
+    assert isinstance(future, Future)
+    assert future.result(timeout=120) == "https://hub/user/bolts"
     assert pushed[0][2] == {"private": True, "token": "hf_x", "revision": "dev", "commit_message": "My run"}
 
 
