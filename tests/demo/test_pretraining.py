@@ -14,13 +14,19 @@ from moeclip_hf.demo.pretraining import texts
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
 from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
-from moeclip_hf.demo.pretraining.objective import noun_loss, peak_loss, state_loss
+from moeclip_hf.demo.pretraining.objective import (
+    IRREGULAR_SHARE,
+    RegionTextObjective,
+    noun_loss,
+    peak_loss,
+    state_loss,
+)
 from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample
 from moeclip_hf.demo.pretraining.scenes import SCENES, object_scene, render, scene_nouns, structural_irregularity
-from moeclip_hf.demo.pretraining.shards import patch_shares
+from moeclip_hf.demo.pretraining.shards import SamplePool, patch_shares
 from moeclip_hf.demo.pretraining.textures import HELD_OUT_PATTERNS, PATTERNS, TRAINING_PATTERNS
 from moeclip_hf.demo.pretraining.tokenizer import learn_tokenizer, shipped_tokenizer
-from moeclip_hf.demo.pretraining.train import Recipe, Stage, build_clip, pretrain, resize_positions
+from moeclip_hf.demo.pretraining.train import Recipe, Stage, build_clip, make_batch, pretrain, resize_positions
 
 
 SHIPPED = Path(str(files("moeclip_hf"))) / "demo" / "tiny_clip"
@@ -298,7 +304,7 @@ STAGE = Stage(
     shard_size=6,
 )
 SMALL = Recipe(
-    (STAGE, replace(STAGE, name="second", size=48, steps=2, peak_weight=0.3, paired=True)),
+    (STAGE, replace(STAGE, name="second", size=48, steps=2, peak_weight=0.3, paired=True, piece=4)),
     hidden_size=64,
     num_layers=4,
     num_heads=1,
@@ -329,6 +335,43 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
         assert torch.equal(value, other.state_dict()[name]), name
     assert one.config.vision_config.image_size == 48
     assert one.dtype == torch.float16
+
+
+def test_pieces_keep_the_positions_that_the_whole_picture_gives_them(tokenizer):
+    recipe = replace(SMALL, stages=())
+    model = RegionTextObjective(build_clip(recipe, len(tokenizer), 48), recipe.levels)
+    pixels = torch.randn(2, 3, 48, 48)
+    whole, image = model.encode_levels(pixels)
+    every_place = torch.arange(36).expand(2, 36)
+    found, found_image = model.encode_levels(pixels, every_place)
+    for part, same in zip((*whole, image), (*found, found_image), strict=True):
+        torch.testing.assert_close(part, same)
+    # with a single patch nothing but its own position and pixels counts
+    place = torch.tensor([[14], [14]])  # row 2, column 2 of 6 x 6
+    alone = model._embed(pixels[..., 16:24, 16:24], place)[:, 1]
+    torch.testing.assert_close(alone, model._embed(pixels, None)[:, 1 + 14])
+
+
+def test_batches_of_pieces_show_what_is_irregular_where_it_is(tmp_path, tokenizer):
+    stage = replace(STAGE, size=48, batch_size=12, paired=True, piece=3, mixture="things")
+    pool = SamplePool(
+        tmp_path, seed=1, size=48, patch_size=8, total=12, first=12, growth=1, shard_size=6, paired=True, workers=1
+    )
+    try:
+        batch = make_batch(pool, tokenizer, stage, step=0, seed=5)
+    finally:
+        pool.close()
+    assert batch.pixel_values.shape == (12, 3, 24, 24)
+    assert batch.places.shape == batch.irregular.shape == (12, 9)
+    assert torch.equal(batch.places[:6], batch.places[6:])
+    assert (batch.irregular[:6].amax(-1) >= IRREGULAR_SHARE).float().mean() > 0.6
+    difference = (batch.pixel_values[:6] - batch.pixel_values[6:]).abs().mean(1)
+    difference = torch.nn.functional.avg_pool2d(difference[:, None], 8).flatten(1)
+    irregular = batch.irregular[:6] >= IRREGULAR_SHARE
+    assert difference[irregular].mean() > 3 * difference[batch.irregular[:6] == 0].mean()
+    rows, columns = batch.places[0] // 6, batch.places[0] % 6
+    assert rows.view(3, 3).diff(dim=0).unique().tolist() == [1]
+    assert columns.view(3, 3).diff(dim=1).unique().tolist() == [1]
 
 
 def test_rate_warms_up_stays_and_falls_to_zero():

@@ -21,7 +21,8 @@ class Batch:
     `pixel_values` (B, 3, H, W); `irregular`, `compared` and `foreground` (B, N) shares in [0, 1], where `compared` is
     what is irregular in a picture's twin of the same batch (zero without a twin); `normal_ids` and `abnormal_ids`
     (B, L), one prompt pair an image, or (B / 2, L) where the second half are twins of the first; `noun_ids` (B,), equal
-    where the noun is equal, -1 where it says nothing about the picture.
+    where the noun is equal, -1 where it says nothing about the picture. `places` (B, N) says which patches of a whole
+    picture these are, as numbers of its grid; None for whole pictures.
     """
 
     pixel_values: torch.Tensor
@@ -31,6 +32,7 @@ class Batch:
     normal_ids: torch.Tensor
     abnormal_ids: torch.Tensor
     noun_ids: torch.Tensor
+    places: torch.Tensor | None = None
 
 
 class RegionTextObjective(nn.Module):
@@ -57,10 +59,22 @@ class RegionTextObjective(nn.Module):
         embeds = self.clip.text_projection(self.clip.text_model(input_ids=ids).pooler_output)
         return F.normalize(embeds.float(), dim=-1)
 
-    def encode_levels(self, pixel_values: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def _embed(self, pixel_values: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
+        """Class token and patches (B, 1 + N, V); the patches of a piece keep the positions that the whole gives them."""
+        embeddings = self.clip.vision_model.embeddings
+        if places is None:
+            return embeddings(pixel_values)
+        positions = embeddings.position_embedding.weight
+        patches = embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)  # (B, N, V)
+        first = (embeddings.class_embedding + positions[0]).expand(len(patches), 1, -1)
+        return torch.cat([first, patches + positions[1:][places]], dim=1)
+
+    def encode_levels(
+        self, pixel_values: torch.Tensor, places: torch.Tensor | None = None
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """L2-normalised patch embeddings (B, N, P) of every level, and the image embedding (B, P)."""
         tower = self.clip.vision_model
-        hidden = tower.pre_layrnorm(tower.embeddings(pixel_values))
+        hidden = tower.pre_layrnorm(self._embed(pixel_values, places))
         states = []
         for layer in tower.encoder.layers:
             hidden = layer(hidden, attention_mask=None)
@@ -76,7 +90,7 @@ class RegionTextObjective(nn.Module):
         normal, abnormal = texts.chunk(2)
         repeats = len(batch.pixel_values) // len(normal)
         normal, abnormal = normal.repeat(repeats, 1), abnormal.repeat(repeats, 1)
-        levels, image = self.encode_levels(batch.pixel_values)
+        levels, image = self.encode_levels(batch.pixel_values, batch.places)
         scale = self.patch_scale.exp().clamp(max=100)
         direction = (abnormal - normal)[:, None]
         logits = [scale * (patches * direction).sum(-1) + self.state_bias for patches in levels]

@@ -37,7 +37,7 @@ class Mixture:
 BROAD = Mixture((0.48, 0.28, 0.11, 0.05, 0.08), CHANGES, 0.0, 0.0, 0.0, 0.012)
 """Surfaces above all, irregularities of every strength."""
 
-THINGS = Mixture((0.2, 0.47, 0.15, 0.04, 0.14), PLAIN_CHANGES, 0.55, 0.85, 0.1, 0.03)
+THINGS = Mixture((0.35, 0.37, 0.12, 0.04, 0.12), PLAIN_CHANGES, 0.55, 0.85, 0.1, 0.03)
 """Things above all, mostly with even skins, and irregularities that can mostly be seen at a glance."""
 
 MIXTURES = {"broad": BROAD, "things": THINGS}

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from .measure import normalise
-from .objective import Batch, RegionTextObjective
+from .objective import IRREGULAR_SHARE, Batch, RegionTextObjective
 from .shards import SamplePool
 from .texts import arbitrary_noun, describe_noun, state_texts
 from .tokenizer import CONTEXT_LENGTH, shipped_tokenizer
@@ -29,7 +29,8 @@ class Stage:
 
     The rate warms up over `warmup` steps, stays, and falls linearly to zero over the last `decay` steps. `peak_weight`
     is that of the loss on each picture's highest patches. `paired` fills half of the batch with the sound twins of the
-    other half. `mixture` names what is drawn, one of `MIXTURES`.
+    other half. `mixture` names what is drawn, one of `MIXTURES`. `piece` is the side in patches of the square piece that
+    is seen of each picture, mostly around something irregular; None shows it whole.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stage:
     peak_weight: float = 0.0
     paired: bool = False
     mixture: str = "broad"
+    piece: int | None = None
     shard_size: int = 500
 
     def rate(self, step: int) -> float:
@@ -137,21 +139,45 @@ def _vary_colours(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return image
 
 
+def _choose_piece(
+    rng: np.random.Generator, irregular: np.ndarray, foreground: np.ndarray, side: int
+) -> tuple[slice, slice]:
+    """Rows and columns, in patches, of a square piece: in nine of ten cases it holds an irregular patch, if there is one.
+
+    Takes the shares of the patches (grid, grid) in 0..255.
+    """
+    wanted = np.argwhere(irregular >= IRREGULAR_SHARE * 255)
+    if not len(wanted) or rng.random() < 0.1:
+        wanted = np.argwhere(foreground > 127)
+    grid = len(irregular)
+    middle = wanted[rng.integers(len(wanted))] if len(wanted) else np.array([grid // 2, grid // 2])
+    row, column = np.clip(middle - rng.integers(1, side - 1, size=2), 0, grid - side)
+    return slice(row, row + side), slice(column, column + side)
+
+
 def make_batch(pool: SamplePool, tokenizer: CLIPTokenizer, stage: Stage, step: int, seed: int) -> Batch:
     """The batch of one step: a pure function of its arguments."""
     rng = np.random.default_rng((seed, stage.size, step, *((1,) if stage.paired else ())))
     count = stage.batch_size // 2 if stage.paired else stage.batch_size
     samples = pool.get(rng.integers(pool.available(step), size=count))
     images, irregular, foreground, twins = [], [], [], []
-    normal, abnormal, nouns = [], [], []
+    normal, abnormal, nouns, places = [], [], [], []
+    grid = stage.size // PATCH_SIZE
+    numbers = np.arange(grid * grid).reshape(grid, grid)
     for row in range(count):
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         views = [samples[name][row] for name in ("images", "twins") if name in samples]
         views = _vary_colours(rng, np.stack([_turn(view, turns, flip) for view in views]).astype(np.float32) / 255)
+        shares = [_turn(samples[name][row], turns, flip) for name in ("irregular", "foreground")]
+        if stage.piece is not None:
+            piece = _choose_piece(rng, *shares, stage.piece)
+            shares = [share[piece] for share in shares]
+            views = views[:, *(slice(part.start * PATCH_SIZE, part.stop * PATCH_SIZE) for part in piece)]
+            places.append(numbers[piece].reshape(-1))
         images.append(views[0])
         twins.extend(views[1:])
-        irregular.append(_turn(samples["irregular"][row], turns, flip).reshape(-1) / np.float32(255))
-        foreground.append(_turn(samples["foreground"][row], turns, flip).reshape(-1) / np.float32(255))
+        irregular.append(shares[0].reshape(-1) / np.float32(255))
+        foreground.append(shares[1].reshape(-1) / np.float32(255))
         own = rng.random() < 0.6
         noun = str(samples["nouns"][row])
         texts = state_texts(rng, describe_noun(rng, noun) if own else arbitrary_noun(rng))
@@ -170,6 +196,7 @@ def make_batch(pool: SamplePool, tokenizer: CLIPTokenizer, stage: Stage, step: i
         normal_ids=normal_ids,
         abnormal_ids=abnormal_ids,
         noun_ids=noun_ids.repeat(repeats),
+        places=torch.from_numpy(np.stack(places * repeats)) if places else None,
     )
 
 
