@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peft import PeftConfig
 from PIL import Image
 
-from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor, MoELoraConfig
 from moeclip_hf.cli import main
 from moeclip_hf.training_record import read_training_record
 
@@ -73,6 +74,29 @@ def test_train_no_trainer(tiny_clip_folder, data, tmp_path):
     model = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
     MoECLIPProcessor.from_pretrained(tmp_path / "model")
     assert all(experts.lora_B.abs().sum() > 0 for experts in model.moe_lora_layers().values())
+
+
+def test_use_as_peft_adapter(tiny_clip_folder, tmp_path):
+    done = run_script(
+        "use_as_peft_adapter.py",
+        "--clip",
+        tiny_clip_folder,
+        "--layers",
+        "1",
+        "3",
+        "--output",
+        str(tmp_path / "adapter"),
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("trainable params: 1,280 || all params: ")
+    before, after = (float(number) for number in lines[1].removeprefix("loss ").split(" -> "))
+    assert after < before
+    assert lines[2:] == [
+        "trained: embeddings equal those before saving: True",
+        "untrained: embeddings equal those before saving: False",
+        "disabled: embeddings equal the plain CLIP's: True",
+    ]
+    assert type(PeftConfig.from_pretrained(tmp_path / "adapter")) is MoELoraConfig
 
 
 def test_train_no_trainer_is_short():
