@@ -32,7 +32,7 @@ def training_function(options):
     model, processor = build_model(recipe)
 
     # Images, masks and object names. The validation data choose the best checkpoint; they are never trained on.
-    train_dataset = load_training_data(options, processor)
+    train_dataset = load_training_data(options, recipe, processor)
     eval_dataset = load_validation_data(options, processor)
 
     # transformers' Trainer with the prompts' features computed once per object, and the experts in the log.

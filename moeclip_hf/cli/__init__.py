@@ -30,6 +30,7 @@ COMMANDS = {
     "train": Command("train MoECLIP on a pretrained CLIP and your own images", "train"),
     "evaluate": Command("measure a trained model on images with known labels and masks", "eval"),
     "ablate": Command("train several recipes with several seeds and compare them", "train"),
+    "data": Command("check that a benchmark or your own data are whole and readable", "eval"),
     "convert": Command("turn a checkpoint of the authors' code into a model of this package", None),
     "push": Command("send a trained model to the Hub, with a model card", "eval"),
 }

@@ -46,11 +46,13 @@ def add_parser(subparsers) -> None:
 
     data = parser.add_argument_group("data and output")
     add_data_options(data)
-    data.add_argument("--test-data", required=True, metavar="PATH", help="what the trained models are evaluated on")
+    data.add_argument("--test-data", required=True, metavar="DATA", help="what the trained models are evaluated on")
     data.add_argument("--test-root", metavar="FOLDER", help="like --root, of the test data")
-    data.add_argument("--test-split", default="test", help="like --split, of the test data")
+    data.add_argument("--test-split", help="like --split, of the test data")
     data.add_argument(
-        "--domain", choices=SMOOTHINGS, default="industrial", help="domain of the test data (default: industrial)"
+        "--domain",
+        choices=SMOOTHINGS,
+        help="domain of the test data (default: the benchmark's; industrial for own data)",
     )
     data.add_argument("--output", required=True, metavar="FOLDER", help="folder for the table and the runs")
 

@@ -5,6 +5,9 @@ import logging
 import sys
 from pathlib import Path
 
+from ..data.benchmarks import find_domain
+from ..data.options import DATA_HELP, ROOT_HELP, SPLIT_HELP, add_column_options, add_object_option, read_columns
+
 
 logger = logging.getLogger(__name__)
 
@@ -26,24 +29,16 @@ def add_parser(subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", required=True, metavar="ID_OR_FOLDER", help="model folder or Hub id")
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="PATH",
-        help="folder in MVTec layout, JSON-lines list, or a folder with exactly one *.jsonl in it",
-    )
+    parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--output", required=True, metavar="FILE", help="results file to write, e.g. results.json")
-    parser.add_argument(
-        "--root", metavar="FOLDER", help="folder that a list's paths are relative to (default: the list's own)"
-    )
-    parser.add_argument(
-        "--split", default="test", choices=["test", "train"], help="part of a folder in MVTec layout (default: test)"
-    )
+    parser.add_argument("--root", metavar="FOLDER", help=ROOT_HELP)
+    parser.add_argument("--split", help=SPLIT_HELP)
+    add_column_options(parser)
+    add_object_option(parser)
     parser.add_argument(
         "--domain",
-        default="industrial",
         choices=["industrial", "medical"],
-        help="smoothing of the maps and fusion of the image scores (default: industrial)",
+        help="smoothing of the maps and fusion of the image scores (default: the benchmark's; industrial for own data)",
     )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per forward pass (default: 8)")
     parser.add_argument(
@@ -79,14 +74,16 @@ def run(args: argparse.Namespace) -> None:
     if Path(args.output).is_dir():
         raise ValueError(f"--output {args.output} is a folder: name a file in it, e.g. {args.output}/results.json.")
     device = _find_device(args.device)
-    dataset = load_anomaly_dataset(args.data, root=args.root, split=args.split)
+    dataset = load_anomaly_dataset(
+        args.data, root=args.root, split=args.split, columns=read_columns(args), object_name=args.object_name
+    )
     model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(device)
     processor = MoECLIPProcessor.from_pretrained(args.model)
     results = evaluate_model(
         model,
         processor,
         dataset,
-        smoothing=args.domain,
+        smoothing=args.domain or find_domain(args.data, args.root),
         batch_size=args.batch_size,
         num_workers=args.num_workers,
     )

@@ -453,6 +453,23 @@ def find_benchmark(data: str | os.PathLike, root: str | os.PathLike | None = Non
     return None
 
 
+def find_domain(data: str | os.PathLike, root: str | os.PathLike | None = None) -> str:
+    """Tells the domain of what `--data` and `--root` name.
+
+    Args:
+        data (`str` or `os.PathLike`): A benchmark's key, or own data.
+        root (`str` or `os.PathLike`, *optional*): The benchmark's folder.
+
+    Returns:
+        `str`: the benchmark's, `"industrial"` for own data.
+
+    Raises:
+        ValueError: If a benchmark is meant, but its folder is not given.
+    """
+    benchmark = find_benchmark(data, root)
+    return "industrial" if benchmark is None else benchmark.domain
+
+
 def describe_count_differences(benchmark: Benchmark, class_names: Iterable[str], labels: Iterable[int]) -> list[str]:
     """Compares the pictures that were found with those that the benchmark's test set has.
 

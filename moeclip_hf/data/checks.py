@@ -36,6 +36,7 @@ class SampleReport:
         problem (`str`): Why they cannot be used, a line that begins with the file; empty if they can.
         has_mask (`bool`): Whether there is a mask.
         is_mask_empty (`bool`): Whether every pixel of it is 0.
+        is_mask_jpeg (`bool`): Whether it was saved as JPEG, which softens its edges.
         upright_mask (`bytes`, *optional*):
             The mask turned upright, as PNG, where the picture is turned by an EXIF tag that the mask does not carry.
     """
@@ -43,6 +44,7 @@ class SampleReport:
     problem: str = ""
     has_mask: bool = False
     is_mask_empty: bool = False
+    is_mask_jpeg: bool = False
     upright_mask: bytes | None = None
 
 
@@ -128,6 +130,7 @@ def check_sample(row: dict, index: int, *, decode: bool) -> SampleReport:
     return SampleReport(
         has_mask=True,
         is_mask_empty=not (values != 0).any(),
+        is_mask_jpeg=mask.format == "JPEG",
         upright_mask=_encode_upright(values) if is_tag_missing else None,
     )
 

@@ -32,6 +32,7 @@ class AnomalyDetectionDataset(torch.utils.data.Dataset):
         object_ids (`list[int]`): For each picture its row in `object_names`.
         class_names (`list[str]`): For each picture the class under which results are reported.
         mask_threshold (`int`): The mask rule.
+        num_unknown_masks (`int`): How many pictures have no known mask and do not enter the segmentation loss.
 
     Raises:
         ValueError: If the data set is empty or lacks a column, or the threshold is negative.
@@ -57,7 +58,11 @@ class AnomalyDetectionDataset(torch.utils.data.Dataset):
         self.mask_threshold = mask_threshold
         self._image_processor = image_processor
         self._augmentation = augmentation
-        self._has_masks = any(row["mask"] is not None for row in self._rows.select_columns("mask"))
+        has_mask = [row["mask"] is not None for row in self._rows.select_columns("mask")]
+        self._has_masks = any(has_mask)
+        labels = list(dataset["label"])
+        is_known = [found or (self._has_masks and not label) for found, label in zip(has_mask, labels, strict=True)]
+        self.num_unknown_masks = is_known.count(False)
         # In shared memory, because workers that live through several epochs hold copies of everything else.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.class_names = list(dataset["class_name"])

@@ -22,7 +22,7 @@ class Scan:
     Args:
         records (`list[AnomalyRecord]`): The pictures in the order of their paths, or of the list they are from.
         unused_masks (`list[Path]`): Masks that fit no picture by their names.
-        missing (`list[str]`): Pictures that a list of the data set names and that are not there.
+        missing (`list[str]`): Files that a list of the data set names and that are not there, a line each.
     """
 
     records: list[AnomalyRecord]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..prompts_moeclip import GENERIC_OBJECT_NAME
+from .folders import Scan
 from .records import AnomalyRecord, default_object_name, resolve_inside
 
 
@@ -19,7 +20,7 @@ KEYS = ("image_path", "label", "class_name", "mask_path", "object_name")
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # as tables write them
 
 
-def read_list(list_file: Path, root: Path) -> list[AnomalyRecord]:
+def read_list(list_file: Path, root: Path, *, strict: bool = True) -> Scan:
     """Reads a list of pictures.
 
     Args:
@@ -28,23 +29,31 @@ def read_list(list_file: Path, root: Path) -> list[AnomalyRecord]:
             skipped.
         root (`Path`):
             The folder to which its paths are relative, and which they may not leave.
+        strict (`bool`, *optional*, defaults to True):
+            Whether a file that does not exist is an error. If not, its line is left out.
 
     Returns:
-        `list[AnomalyRecord]`: the pictures in the list's order.
+        `Scan`: the pictures in the list's order, and for each line that was left out what is missing.
 
     Raises:
         ValueError: If a line is malformed, a path leads out of `root` or a picture is listed twice; the message names
             the line.
-        FileNotFoundError: If a file of the list does not exist.
+        FileNotFoundError: If `strict` and a file of the list does not exist.
     """
     read_entries = _read_csv if list_file.suffix.lower() == ".csv" else _read_json_lines
-    records, unknown_keys = [], set()
+    records, missing, unknown_keys = [], [], set()
     line_of_picture: dict[Path, int] = {}
     try:
         for number, entry in read_entries(list_file):
             where = f"{list_file}, line {number}"
             unknown_keys.update(set(entry) - set(KEYS))
-            record = _make_record(entry, root, where)
+            try:
+                record = _make_record(entry, root, where)
+            except FileNotFoundError as error:
+                if strict:
+                    raise
+                missing.append(str(error))
+                continue
             first = line_of_picture.setdefault(record.image_path.resolve(), number)
             if first != number:
                 raise ValueError(f"{where}: {entry['image_path']!r} is listed in line {first} already: keep one.")
@@ -53,7 +62,7 @@ def read_list(list_file: Path, root: Path) -> list[AnomalyRecord]:
         raise ValueError(f"{list_file}: not a list in UTF-8, JSON lines or CSV.") from None
     if unknown_keys:
         logger.warning("%s: keys %s are not read, only %s.", list_file, sorted(unknown_keys), list(KEYS))
-    return records
+    return Scan(records, missing=missing)
 
 
 def _read_json_lines(list_file: Path) -> Iterator[tuple[int, dict]]:

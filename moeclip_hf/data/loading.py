@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from .benchmarks import describe_count_differences, find_benchmark, get_benchmark
@@ -9,26 +10,10 @@ from .checks import SampleReport, check_samples, name_picture
 from .folders import Scan
 from .records import AnomalyRecord
 from .sources import find_benchmark_pictures, find_own_pictures
-
-
-try:
-    import datasets
-except ImportError as error:
-    raise ImportError("reading data sets needs the package `datasets`: pip install 'moeclip_hf[train]'.") from error
+from .tables import FEATURES, datasets, is_table, read_table
 
 
 logger = logging.getLogger(__name__)
-
-LABEL_NAMES = ("normal", "anomalous")
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "mask": datasets.Image(),
-        "label": datasets.ClassLabel(names=list(LABEL_NAMES)),
-        "class_name": datasets.Value("string"),
-        "object_name": datasets.Value("string"),
-    }
-)
 
 
 def load_benchmark(
@@ -58,7 +43,9 @@ def load_benchmark(
             `strict`, a file is not a picture or a mask has another size than its picture.
     """
     benchmark = get_benchmark(key)
-    scan = find_benchmark_pictures(benchmark, Path(root), None if list_file is None else Path(list_file))
+    scan = find_benchmark_pictures(
+        benchmark, Path(root), None if list_file is None else Path(list_file), strict=strict
+    )
     dataset = _build(scan, str(root), strict)
     differences = describe_count_differences(benchmark, dataset["class_name"], dataset["label"])
     if differences:
@@ -74,9 +61,11 @@ def load_anomaly_dataset(
     *,
     root: str | os.PathLike | None = None,
     split: str | None = None,
+    columns: dict[str, str] | None = None,
+    object_name: str | None = None,
     strict: bool = True,
 ) -> datasets.Dataset:
-    """Reads a data set of normal and anomalous pictures from disk.
+    """Reads a data set of normal and anomalous pictures, from disk or from the Hub.
 
     Every picture's header is read and every mask is decoded at once, so that damaged files and masks of another size
     are found before hours of work. Pictures without a mask although they are anomalous, and empty masks of anomalous
@@ -85,14 +74,20 @@ def load_anomaly_dataset(
     Args:
         data (`str` or `os.PathLike`):
             A folder in MVTec layout (one class or many); plain folders, `good` and others for the kinds of defects,
-            with or without a folder for each class; a list, JSON lines or CSV; a folder with exactly one list; or the
-            key of one of [`BENCHMARKS`], with its folder as `root`.
+            with or without a folder for each class; a list, JSON lines or CSV; a folder with exactly one list; a data
+            set of the package `datasets`, by its id on the Hub or as `save_to_disk`, Parquet or a folder with a
+            `metadata` file; or the key of one of [`BENCHMARKS`], with its folder as `root`.
         root (`str` or `os.PathLike`, *optional*):
             For lists: the folder to which their paths are relative, by default the list's own. No path, and no link on
             it, may leave the root folder.
         split (`str`, *optional*):
             For folders in MVTec layout: `"test"`, as the paper trains and evaluates and which is the default, or
-            `"train"`.
+            `"train"`. For a data set of the package `datasets`: one of its splits; may be left out if it has one.
+        columns (`dict[str, str]`, *optional*):
+            What a data set of the package `datasets` calls `image`, `mask`, `label`, `class_name` and `object_name`,
+            where it does not call them so.
+        object_name (`str`, *optional*):
+            The object's name in the prompts for every picture, in place of what the data say.
         strict (`bool`, *optional*, defaults to True):
             Whether a picture that cannot be read is an error. If not, pictures are decoded whole, and those that cannot
             be read, or whose mask cannot, are left out, counted and named in the log.
@@ -111,12 +106,24 @@ def load_anomaly_dataset(
     if benchmark is not None:
         if split not in (None, "test"):
             raise ValueError(f"`split` {split!r}: of a benchmark only the test split is read: leave it out.")
+        if columns or object_name:
+            raise ValueError(f"`columns` and `object_name` belong to own data: {benchmark.title} has names for both.")
         return load_benchmark(benchmark.key, root, strict=strict)
-    scan = find_own_pictures(Path(data), None if root is None else Path(root), split)
-    return _build(scan, str(data), strict)
+    data = Path(data)
+    if is_table(data):
+        if root is not None:
+            raise ValueError(f"`root` belongs to lists, but {str(data)!r} is a data set of its own: leave it out.")
+        table = read_table(data, split, columns, object_name)
+        return finish_dataset(table, str(data), strict, root=data if data.exists() else None)
+    if columns:
+        raise ValueError(f"`columns` belong to data sets of the package `datasets`, but {str(data)!r} is none.")
+    scan = find_own_pictures(data, None if root is None else Path(root), split, strict=strict)
+    return _build(scan, str(data), strict, object_name)
 
 
-def _build(scan: Scan, name: str, strict: bool) -> datasets.Dataset:
+def _build(scan: Scan, name: str, strict: bool, object_name: str | None = None) -> datasets.Dataset:
+    for missing in scan.missing:
+        logger.warning("%s", missing)
     if not scan.records:
         raise ValueError(f"`data` {name!r} has no pictures.")
     if scan.unused_masks:
@@ -124,21 +131,30 @@ def _build(scan: Scan, name: str, strict: bool) -> datasets.Dataset:
             "%s: %d masks fit no picture by their names (first: %s).",
             name, len(scan.unused_masks), scan.unused_masks[0],
         )  # fmt: skip
-    return finish_dataset(_make_rows(scan.records), name, strict)
+    return finish_dataset(make_rows(scan.records, object_name), name, strict)
 
 
-def _make_rows(records: list[AnomalyRecord]) -> datasets.Dataset:
+def make_rows(records: list[AnomalyRecord], object_name: str | None = None) -> datasets.Dataset:
+    """Turns pictures that were found into rows.
+
+    Args:
+        records (`list[AnomalyRecord]`): The pictures.
+        object_name (`str`, *optional*): The object's name for all of them, in place of their own.
+
+    Returns:
+        `datasets.Dataset`: with the columns of [`load_anomaly_dataset`].
+    """
     columns = {
         "image": [str(record.image_path.absolute()) for record in records],
         "mask": [None if record.mask_path is None else str(record.mask_path.absolute()) for record in records],
         "label": [record.label for record in records],
         "class_name": [record.class_name for record in records],
-        "object_name": [record.object_name for record in records],
+        "object_name": [object_name or record.object_name for record in records],
     }
     return datasets.Dataset.from_dict(columns, features=FEATURES)
 
 
-def finish_dataset(dataset: datasets.Dataset, name: str, strict: bool) -> datasets.Dataset:
+def finish_dataset(dataset: datasets.Dataset, name: str, strict: bool, root: Path | None = None) -> datasets.Dataset:
     """Checks pictures and masks, says in the log what was found, and hands masks out upright.
 
     Args:
@@ -148,16 +164,17 @@ def finish_dataset(dataset: datasets.Dataset, name: str, strict: bool) -> datase
             What the user calls it.
         strict (`bool`):
             Whether a picture that cannot be read is an error, or is left out.
+        root (`Path`, *optional*):
+            The folder in which files have to lie that the rows refer to, where that is not known yet.
 
     Returns:
         `datasets.Dataset`: the rows that can be read.
 
     Raises:
         UnreadableSampleError: If `strict` and a picture or a mask cannot be read.
-        ValueError: If no picture can be read.
+        ValueError: If no picture can be read, or a file lies outside of `root`.
     """
-    rows = undecoded(dataset)
-    reports = list(check_samples(rows.__getitem__, len(rows), decode=not strict, strict=strict))
+    reports = list(check_samples(make_row_reader(dataset, root), len(dataset), decode=not strict, strict=strict))
     kept = [index for index, report in enumerate(reports) if not report.problem]
     if len(kept) < len(reports):
         problems = [report.problem for report in reports if report.problem]
@@ -171,6 +188,31 @@ def finish_dataset(dataset: datasets.Dataset, name: str, strict: bool) -> datase
         dataset = _replace_masks(dataset, reports)
     _log_counts(name, undecoded(dataset), reports)
     return dataset
+
+
+def make_row_reader(dataset: datasets.Dataset, root: Path | None = None) -> Callable[[int], dict]:
+    """Makes a function that reads rows with their pictures undecoded.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            With the columns of [`load_anomaly_dataset`].
+        root (`Path`, *optional*):
+            The folder in which files have to lie that the rows refer to, where that is not known yet.
+
+    Returns:
+        `Callable`: gives a row by its number; raises a ValueError if its files lie outside of `root`.
+    """
+    rows = undecoded(dataset)
+
+    def read_row(index: int) -> dict:
+        row = rows[index]
+        for cell in (row["image"], row["mask"]) if root is not None else ():
+            is_file = cell is not None and cell["bytes"] is None
+            if is_file and not Path(cell["path"]).resolve().is_relative_to(root.resolve()):
+                raise ValueError(f"{cell['path']}: lies outside of {str(root)!r}: copy it there.")
+        return row
+
+    return read_row
 
 
 def undecoded(dataset: datasets.Dataset) -> datasets.Dataset:

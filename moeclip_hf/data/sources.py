@@ -37,7 +37,7 @@ _PLAIN_LAYOUT = Layout(
 )
 
 
-def find_own_pictures(data: Path, root: Path | None = None, split: str | None = None) -> Scan:
+def find_own_pictures(data: Path, root: Path | None = None, split: str | None = None, *, strict: bool = True) -> Scan:
     """Finds the pictures of own data.
 
     Args:
@@ -48,12 +48,14 @@ def find_own_pictures(data: Path, root: Path | None = None, split: str | None = 
             For lists: the folder to which their paths are relative, by default the list's own.
         split (`str`, *optional*):
             For MVTec layout: `"test"` (the default) or `"train"`.
+        strict (`bool`, *optional*, defaults to True):
+            Whether a file of a list that does not exist is an error.
 
     Returns:
         `Scan`: the pictures.
 
     Raises:
-        FileNotFoundError: If `data`, `root` or a file of a list does not exist.
+        FileNotFoundError: If `data`, `root` or, if `strict`, a file of a list does not exist.
         ValueError: If there is nothing of the kind, a list is malformed, or a path leads out of its root.
     """
     if split not in (None, *SPLITS):
@@ -65,13 +67,13 @@ def find_own_pictures(data: Path, root: Path | None = None, split: str | None = 
             f"`root` {str(root)!r} is not a folder: give the one to which the list's paths belong."
         )
     if data.is_file():
-        return _read_own_list(data, root, split)
+        return _read_own_list(data, root, split, strict)
     layout, object_names = _find_mvtec_layout(data, split or "test")
     lists = sorted(data.glob("*.jsonl")) or sorted(data.glob("*.csv"))
     if layout is None and len(lists) > 1:
         raise ValueError(f"`data` {str(data)!r} has {len(lists)} lists (*{lists[0].suffix}): name the one to read.")
     if layout is None and lists:
-        return _read_own_list(lists[0], root, split)
+        return _read_own_list(lists[0], root, split, strict)
     if root is not None:
         raise ValueError(f"`root` belongs to lists, but {str(data)!r} is a folder of pictures: leave it out.")
     if layout is None:
@@ -82,9 +84,9 @@ def find_own_pictures(data: Path, root: Path | None = None, split: str | None = 
     return scan_folder(data, layout, object_names)
 
 
-def _read_own_list(list_file: Path, root: Path | None, split: str | None) -> Scan:
+def _read_own_list(list_file: Path, root: Path | None, split: str | None, strict: bool) -> Scan:
     _refuse_split(split)
-    return Scan(read_list(list_file, list_file.parent if root is None else root))
+    return read_list(list_file, list_file.parent if root is None else root, strict=strict)
 
 
 def _refuse_split(split: str | None) -> None:
@@ -140,7 +142,9 @@ def _own_name(data: Path) -> dict[str, str]:
     return {name: default_object_name(name)}
 
 
-def find_benchmark_pictures(benchmark: Benchmark, root: Path, list_file: Path | None = None) -> Scan:
+def find_benchmark_pictures(
+    benchmark: Benchmark, root: Path, list_file: Path | None = None, *, strict: bool = True
+) -> Scan:
     """Finds the test pictures of a benchmark.
 
     Args:
@@ -151,18 +155,21 @@ def find_benchmark_pictures(benchmark: Benchmark, root: Path, list_file: Path | 
         list_file (`Path`, *optional*):
             A list of its pictures with paths relative to `root`. Without it the folders are scanned; where they do not
             have the benchmark's layout, a single `*.jsonl` in `root` is read instead.
+        strict (`bool`, *optional*, defaults to True):
+            Whether a file of such a list that does not exist is an error.
 
     Returns:
         `Scan`: the pictures, with the names of the table.
 
     Raises:
-        FileNotFoundError: If `root`, the list or the benchmark's list of test pictures does not exist.
+        FileNotFoundError: If `root`, the list, the benchmark's list of test pictures or, if `strict`, a file of the
+            list does not exist.
         ValueError: If there is no picture of it, a list is malformed, or a path leads out of `root`.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"`root` {str(root)!r} is not a folder: give the one where {benchmark.title} lies.")
     if list_file is not None:
-        return _read_benchmark_list(benchmark, list_file, root)
+        return _read_benchmark_list(benchmark, list_file, root, strict)
     scan = scan_folder(root, benchmark.layout, benchmark.object_names)
     lists = sorted(root.glob("*.jsonl"))
     if scan.records:
@@ -170,13 +177,13 @@ def find_benchmark_pictures(benchmark: Benchmark, root: Path, list_file: Path | 
             logger.warning("%s is read by its folders; the list %s is not read.", root, one.name)
         return _keep_test_split(scan, benchmark.layout, root)
     if len(lists) == 1:
-        return _read_benchmark_list(benchmark, lists[0], root)
+        return _read_benchmark_list(benchmark, lists[0], root, strict)
     raise ValueError(_nothing_found(benchmark, root, lists))
 
 
-def _read_benchmark_list(benchmark: Benchmark, list_file: Path, root: Path) -> Scan:
-    records = read_list(list_file, root)
-    return Scan([_name_by_table(benchmark, record, list_file, root) for record in records])
+def _read_benchmark_list(benchmark: Benchmark, list_file: Path, root: Path, strict: bool) -> Scan:
+    scan = read_list(list_file, root, strict=strict)
+    return replace(scan, records=[_name_by_table(benchmark, record, list_file, root) for record in scan.records])
 
 
 def _name_by_table(benchmark: Benchmark, record: AnomalyRecord, list_file: Path, root: Path) -> AnomalyRecord:
@@ -207,7 +214,10 @@ def _keep_test_split(scan: Scan, layout: Layout, root: Path) -> Scan:
     listed = _read_split_list(file, root)
     kept = [record for record in scan.records if record.image_path in listed]
     there = {record.image_path for record in kept}
-    return Scan(kept, scan.unused_masks, [str(path) for path in listed if path not in there])
+    missing = [
+        f"{file}, line {line}: there is no file {str(path)!r}." for path, line in listed.items() if path not in there
+    ]
+    return Scan(kept, scan.unused_masks, missing)
 
 
 def _read_split_list(file: Path, root: Path) -> dict[Path, int]:

@@ -96,7 +96,13 @@ def run_ablation(
         first = next(other for other, others in variants.items() if others.values == variants[title].values)
         folder = output / "runs" / _folder_name(first) / f"seed_{seed}"
         _check_description(
-            folder, {**setting.description, "clip_sha256": hashes[recipe.values["clip"]], "recipe": recipe.values}
+            folder,
+            {
+                **setting.description,
+                "smoothing": setting.smoothing,
+                "clip_sha256": hashes[recipe.values["clip"]],
+                "recipe": recipe.values,
+            },
         )
         if (folder / RESULTS).is_file():
             report(f"run {number} of {len(runs)}: {title}, seed {seed}: finished before, kept")

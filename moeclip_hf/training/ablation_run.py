@@ -1,13 +1,18 @@
 """The steps from the options of `moeclip ablate` to an ablation's variants and data."""
 
 import argparse
-import os
+import logging
 
-from ..data import AffineAugmentation, AnomalyDetectionDataset, load_anomaly_dataset
+from ..data.benchmarks import find_domain
 from .ablation import AblationSetting
 from .options import get_recipe_changes
-from .recipe import get_run_arguments, settle_options
+from .recipe import get_run_arguments, load_other_images, load_training_images, make_training_samples, settle_options
 from .recipe_file import Recipe, parse_changes, read_recipe, read_variant
+
+
+logger = logging.getLogger(__name__)
+
+_DATA_OPTIONS = ("data", "root", "split", "object_name", "mask_threshold")
 
 
 def read_variants(options: argparse.Namespace) -> dict[str, Recipe]:
@@ -56,24 +61,25 @@ def load_setting(options: argparse.Namespace, variants: dict[str, Recipe]) -> Ab
         FileNotFoundError: If the data do not exist.
         ValueError: If they cannot be read or the test data are the training data.
     """
-    if os.path.realpath(options.test_data) == os.path.realpath(options.data):
-        raise ValueError(f"`--test-data` ({options.test_data}) must not be the training data: give other images.")
     for recipe in variants.values():
         get_run_arguments(options, recipe)  # a recipe for a GPU fails now
-    train_data = load_anomaly_dataset(options.data, root=options.root, split=options.split)
-    test_data = load_anomaly_dataset(options.test_data, root=options.test_root, split=options.test_split)
-
-    def load_training_samples(recipe: Recipe, processor) -> AnomalyDetectionDataset:
-        augmentation = AffineAugmentation(recipe.seed) if recipe.values.get("augmentation", True) else None
-        return AnomalyDetectionDataset(train_data, processor.image_processor, augmentation)
-
-    names = ("data", "root", "split", "test_data", "test_root", "test_split", "domain")
+    smoothing = options.domain or find_domain(options.test_data, options.test_root)
+    test_data = load_other_images(options, "test")
+    images = load_training_images(options)
+    seen = sorted(set(images["class_name"]) & set(test_data["class_name"]))
+    if seen:
+        logger.warning(
+            "--test-data has classes that are trained on, so this is no zero-shot test: %s.", ", ".join(seen)
+        )
+    names = (*_DATA_OPTIONS, "test_data", "test_root", "test_split")
     return AblationSetting(
-        load_training_samples=load_training_samples,
+        load_training_samples=lambda recipe, processor: make_training_samples(
+            images, recipe, processor, options.mask_threshold
+        ),
         test_data=test_data,
         get_run_arguments=lambda recipe: get_run_arguments(options, recipe),
-        description={name: getattr(options, name) for name in names},
-        smoothing=options.domain,
+        description={name: getattr(options, name) for name in names} | {"seen_classes": seen},
+        smoothing=smoothing,
         num_workers=options.num_workers,
     )
 

@@ -5,6 +5,8 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import argparse
 
+from ..data.options import DATA_HELP, ROOT_HELP, SPLIT_HELP, add_column_options, add_mask_option, add_object_option
+
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "loss")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -46,18 +48,17 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add_data_options(data)
     data.add_argument("--output", required=True, metavar="FOLDER", help="folder for the model and its checkpoints")
     data.add_argument(
-        "--validation-data", metavar="PATH", help="other data; the checkpoint that is best on it becomes the model"
+        "--validation-data", metavar="DATA", help="other data; the checkpoint that is best on it becomes the model"
     )
     data.add_argument("--validation-root", metavar="FOLDER", help="like --root, of the validation data")
-    data.add_argument("--validation-split", default="test", help="like --split, of the validation data")
+    data.add_argument("--validation-split", help="like --split, of the validation data")
     data.add_argument(
         "--metric", choices=METRICS, default="pixel_auroc", help="what is best there (default: pixel_auroc)"
     )
     data.add_argument(
         "--smoothing",
         choices=SMOOTHINGS,
-        default="industrial",
-        help="domain of the validation's protocol (default: industrial)",
+        help="domain of the validation's protocol (default: the benchmark's; industrial for own data)",
     )
     data.add_argument(
         "--adapters-only",
@@ -131,17 +132,12 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
     Args:
         group (`argparse._ArgumentGroup`): Where to add them.
     """
-    group.add_argument(
-        "--data",
-        metavar="PATH",
-        help="training data: a folder in MVTec layout, a JSON-lines list, or a folder with one *.jsonl",
-    )
-    group.add_argument(
-        "--root", metavar="FOLDER", help="what a list's paths are relative to (default: its own folder)"
-    )
-    group.add_argument(
-        "--split", default="test", help="MVTec layout: test, as the paper trains, or train (default: test)"
-    )
+    group.add_argument("--data", metavar="DATA", help=f"training data: {DATA_HELP}")
+    group.add_argument("--root", metavar="FOLDER", help=ROOT_HELP)
+    group.add_argument("--split", help=SPLIT_HELP)
+    add_column_options(group)
+    add_object_option(group)
+    add_mask_option(group)
 
 
 def add_run_options(group: argparse._ArgumentGroup) -> None:

@@ -5,11 +5,13 @@ import glob
 import logging
 import os
 
+import datasets
 import torch
-from datasets import Image
 from transformers import set_seed
 
 from ..data import AffineAugmentation, AnomalyDetectionDataset, load_anomaly_dataset
+from ..data.benchmarks import find_benchmark, find_domain
+from ..data.options import read_columns
 from ..modeling_moeclip import MoECLIPForAnomalyDetection
 from ..processing_moeclip import MoECLIPProcessor
 from .arguments import MoECLIPTrainingArguments
@@ -44,7 +46,7 @@ def make_recipe(options: argparse.Namespace) -> Recipe:
 
 
 def settle_options(options: argparse.Namespace, recipe: Recipe) -> None:
-    """Sets the options that say where things are, and what is done with them, to what the recipe decided.
+    """Sets the options that say where CLIP and data are to what the recipe decided.
 
     Args:
         options (`argparse.Namespace`): The options of `moeclip train` or `moeclip ablate`.
@@ -56,8 +58,7 @@ def settle_options(options: argparse.Namespace, recipe: Recipe) -> None:
     missing = [f"--{name}" for name in ("clip", "data") if name not in recipe.values]
     if missing:
         options.usage_error(f"the following arguments are required, here or in a recipe: {', '.join(missing)}")
-    options.clip, options.data, options.seed = recipe.values["clip"], recipe.values["data"], recipe.seed
-    options.augmentation = recipe.values.get("augmentation", True)
+    options.clip, options.data = recipe.values["clip"], recipe.values["data"]
 
 
 def build_arguments(options: argparse.Namespace, recipe: Recipe) -> MoECLIPTrainingArguments:
@@ -77,6 +78,7 @@ def build_arguments(options: argparse.Namespace, recipe: Recipe) -> MoECLIPTrain
     arguments = {"eval_strategy": "no"}
     if options.validation_data is not None:
         arguments = {
+            "eval_smoothing": options.smoothing or find_domain(options.validation_data, options.validation_root),
             "eval_strategy": strategy,
             "eval_steps": options.save_steps,
             "load_best_model_at_end": True,
@@ -90,7 +92,6 @@ def build_arguments(options: argparse.Namespace, recipe: Recipe) -> MoECLIPTrain
         **get_run_arguments(options, recipe),
         recipe=recipe.name,
         disable_tqdm=False,
-        eval_smoothing=options.smoothing,
         save_strategy=strategy,
         save_total_limit=2,
         report_to=options.report_to,
@@ -109,11 +110,12 @@ def get_run_arguments(options: argparse.Namespace, recipe: Recipe) -> dict:
         `dict`: Arguments of [`MoECLIPTrainingArguments`].
 
     Raises:
-        ValueError: If the recipe is for a GPU and there is none.
+        ValueError: If the recipe is for a GPU and there is none, or a benchmark lacks its folder.
     """
     on_cpu = options.cpu or not torch.accelerator.is_available()
     if on_cpu and recipe.values.get("fp16"):
         raise ValueError("`--precision fp16` needs a GPU: choose fp32 or bf16.")
+    benchmark = find_benchmark(options.data, options.root)
     return {
         "use_cpu": on_cpu,
         "activation_checkpointing": options.activation_checkpointing,
@@ -121,6 +123,7 @@ def get_run_arguments(options: argparse.Namespace, recipe: Recipe) -> dict:
         "dataloader_persistent_workers": options.num_workers > 0,
         "logging_steps": options.logging_steps,
         "train_data": options.data,
+        "train_benchmark": None if benchmark is None else benchmark.key,
     }
 
 
@@ -168,23 +171,100 @@ def get_model_arguments(recipe: Recipe) -> dict:
     return {**arguments, "image_size": recipe.values.get("image_size")}
 
 
-def load_training_data(options: argparse.Namespace, processor: MoECLIPProcessor) -> AnomalyDetectionDataset:
+def load_training_data(
+    options: argparse.Namespace, recipe: Recipe, processor: MoECLIPProcessor
+) -> AnomalyDetectionDataset:
     """Loads the training data.
 
     Args:
-        options (`argparse.Namespace`): As `add_training_options` reads them, settled by the recipe.
+        options (`argparse.Namespace`): As `add_data_options` reads them, settled by the recipe.
+        recipe ([`Recipe`]): What is trained.
         processor ([`MoECLIPProcessor`]): Prepares the images.
 
     Returns:
-        [`AnomalyDetectionDataset`]: The samples, augmented if asked for.
+        [`AnomalyDetectionDataset`]: The samples, augmented if the recipe says so.
 
     Raises:
         FileNotFoundError: If the data do not exist.
         ValueError: If they cannot be read.
     """
-    dataset = load_anomaly_dataset(options.data, root=options.root, split=options.split)
-    augmentation = AffineAugmentation(options.seed) if options.augmentation else None
-    return AnomalyDetectionDataset(dataset, processor.image_processor, augmentation)
+    samples = make_training_samples(load_training_images(options), recipe, processor, options.mask_threshold)
+    if samples.num_unknown_masks:
+        logger.info(
+            "%d of %d images train on their image label alone: without a known mask they skip the segmentation loss.",
+            samples.num_unknown_masks, len(samples),
+        )  # fmt: skip
+    return samples
+
+
+def load_training_images(options: argparse.Namespace) -> datasets.Dataset:
+    """Loads the images that are trained on, as they lie.
+
+    Args:
+        options (`argparse.Namespace`): As `add_data_options` reads them, settled by the recipe.
+
+    Returns:
+        `datasets.Dataset`: As `load_anomaly_dataset` returns it.
+
+    Raises:
+        FileNotFoundError: If the data do not exist.
+        ValueError: If they cannot be read.
+    """
+    return load_anomaly_dataset(
+        options.data,
+        root=options.root,
+        split=options.split,
+        columns=read_columns(options),
+        object_name=options.object_name,
+    )
+
+
+def make_training_samples(
+    images: datasets.Dataset, recipe: Recipe, processor: MoECLIPProcessor, mask_threshold: int
+) -> AnomalyDetectionDataset:
+    """Makes the samples that a recipe trains on.
+
+    Args:
+        images (`datasets.Dataset`): As `load_anomaly_dataset` returns them.
+        recipe ([`Recipe`]): What is trained.
+        processor ([`MoECLIPProcessor`]): Prepares the images.
+        mask_threshold (`int`): A pixel is anomalous if its mask is greater.
+
+    Returns:
+        [`AnomalyDetectionDataset`]: The samples, augmented if the recipe says so.
+
+    Raises:
+        ValueError: If the threshold is out of its range.
+    """
+    augmentation = AffineAugmentation(recipe.seed) if recipe.values.get("augmentation", True) else None
+    return AnomalyDetectionDataset(images, processor.image_processor, augmentation, mask_threshold=mask_threshold)
+
+
+def load_other_images(options: argparse.Namespace, kind: str) -> datasets.Dataset:
+    """Loads images that are not trained on: those of `--validation-data` or of `--test-data`.
+
+    Args:
+        options (`argparse.Namespace`): As the command reads them, settled by the recipe.
+        kind (`str`): `"validation"` or `"test"`.
+
+    Returns:
+        `datasets.Dataset`: As `load_anomaly_dataset` returns it.
+
+    Raises:
+        FileNotFoundError: If the data do not exist.
+        ValueError: If they cannot be read or are the training data.
+    """
+    data, root, split = (getattr(options, f"{kind}_{name}") for name in ("data", "root", "split"))
+    is_same_source = os.path.realpath(data) == os.path.realpath(options.data)
+    if is_same_source and split == options.split:
+        raise ValueError(f"`--{kind}-data` ({data}) must not be the training data: give other images.")
+    return load_anomaly_dataset(
+        data,
+        root=root,
+        split=split,
+        columns=read_columns(options) if is_same_source else None,
+        object_name=options.object_name if is_same_source else None,
+    )
 
 
 def load_validation_data(options: argparse.Namespace, processor: MoECLIPProcessor) -> AnomalyDetectionDataset | None:
@@ -203,13 +283,7 @@ def load_validation_data(options: argparse.Namespace, processor: MoECLIPProcesso
     """
     if options.validation_data is None:
         return None
-    if os.path.realpath(options.validation_data) == os.path.realpath(options.data):
-        raise ValueError(
-            f"`--validation-data` ({options.validation_data}) must not be the training data: give other images."
-        )
-    dataset = load_anomaly_dataset(
-        options.validation_data, root=options.validation_root, split=options.validation_split
-    )
+    dataset = load_other_images(options, "validation")
     labels, class_names = list(dataset["label"]), list(dataset["class_name"])
     # a metric is a mean over classes: one class must define it
     has_both_kinds = len(set(zip(class_names, labels, strict=True))) > len(set(class_names))
@@ -218,10 +292,10 @@ def load_validation_data(options: argparse.Namespace, processor: MoECLIPProcesso
             f"`--metric {options.metric}` needs an object with normal and anomalous images in "
             f"{options.validation_data}: choose loss."
         )
-    has_masks = any(row["mask"] is not None for row in dataset.cast_column("mask", Image(decode=False)))
+    has_masks = any(row["mask"] is not None for row in dataset.cast_column("mask", datasets.Image(decode=False)))
     if options.metric.startswith("pixel") and not has_masks:
         raise ValueError(f"`--metric {options.metric}` needs masks in {options.validation_data}: choose image_auroc.")
-    return AnomalyDetectionDataset(dataset, processor.image_processor)
+    return AnomalyDetectionDataset(dataset, processor.image_processor, mask_threshold=options.mask_threshold)
 
 
 def warn_of_earlier_run(options: argparse.Namespace) -> None:
@@ -270,7 +344,7 @@ def run_training(options: argparse.Namespace) -> MoECLIPTrainer:
     recipe = make_recipe(options)
     args = build_arguments(options, recipe)
     model, processor = build_model(recipe)
-    train_dataset = load_training_data(options, processor)
+    train_dataset = load_training_data(options, recipe, processor)
     eval_dataset = load_validation_data(options, processor)
     trainer = MoECLIPTrainer(
         model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, processing_class=processor
