@@ -101,3 +101,18 @@ def test_use_as_peft_adapter(tiny_clip_folder, tmp_path):
 
 def test_train_no_trainer_is_short():
     assert len((ROOT / "examples" / "train_no_trainer.py").read_text().splitlines()) < 200
+
+
+@pytest.mark.parametrize("what", [[], ["--accuracy"], ["--speed"]])
+def test_benchmark_metrics(what):
+    lines = run_script("benchmark_metrics.py", *what, "--num-images", "4", "--size", "40").stdout.splitlines()
+    if what == ["--accuracy"]:
+        errors = [float(cell) for line in lines[2:] for cell in line.split()[-4:]]
+        assert len(errors) == 4 * 18
+        assert max(errors) < 1e-12  # so few scores are exact
+    elif what == ["--speed"]:
+        assert sum("x faster" in line for line in lines) == 2
+    else:
+        assert lines[0] == "4 images, 0 M pixels, 1 classes"
+        assert any(line.startswith("peak memory") for line in lines)
+        assert [line.split()[0] for line in lines if line.endswith(" s")] == ["drawing", "metrics,", "metrics,"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data.miniatures import write_miniature
 from PIL import Image
 
 
@@ -23,6 +24,7 @@ STAND_INS = {
     "openai/clip-vit-large-patch14-336": "{clip}",
     "--data my_data": "--data {data}",
     "--data my_test_data": "--data {data}",
+    "--data-root benchmarks": "--data-root {benchmarks}",
     "--output outputs/my_model": "--output outputs/my_model --max-steps 2",
     "examples/train.py": "{root}/examples/train.py",
 }
@@ -71,11 +73,19 @@ def prepare(snippet, **folders):
     return snippet
 
 
-def test_snippets_run(tiny_clip_folder, data_folder, environment, tmp_path):
+@pytest.fixture
+def benchmarks_folder(tmp_path):
+    """One of the paper's benchmarks in miniature."""
+    (tmp_path / "benchmarks" / "rsdd").mkdir(parents=True)
+    write_miniature(tmp_path / "benchmarks" / "rsdd", "rsdd")
+    return tmp_path / "benchmarks"
+
+
+def test_snippets_run(tiny_clip_folder, data_folder, benchmarks_folder, environment, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     for language, snippet in SNIPPETS:
-        snippet = prepare(snippet, clip=tiny_clip_folder, data=data_folder, root=ROOT)
+        snippet = prepare(snippet, clip=tiny_clip_folder, data=data_folder, benchmarks=benchmarks_folder, root=ROOT)
         command = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
         done = subprocess.run([*command, snippet], cwd=work, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{snippet}\n{done.stdout}\n{done.stderr}"

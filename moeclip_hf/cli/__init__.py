@@ -29,6 +29,8 @@ COMMANDS = {
     "demo": Command("train and test on the built-in benchmark: no download, a few minutes on a CPU", "demo"),
     "train": Command("train MoECLIP on a pretrained CLIP and your own images", "train"),
     "evaluate": Command("measure a trained model on images with known labels and masks", "eval"),
+    "benchmark": Command("measure a trained model on the paper's 14 benchmarks", "eval"),
+    "report": Command("lay the benchmarks' results beside the paper's figures", "eval"),
     "ablate": Command("train several recipes with several seeds and compare them", "train"),
     "data": Command("check that a benchmark or your own data are whole and readable", "eval"),
     "convert": Command("turn a checkpoint of the authors' code into a model of this package", None),

@@ -71,11 +71,12 @@ def test_writes_the_results_and_prints_the_table(model_folder, data, tmp_path, c
 def test_domain_and_precision_reach_the_model(model_folder, data, tmp_path):
     files = [tmp_path / name for name in ("industrial.json", "medical.json")]
     for file in files:
-        options = ["--domain", file.stem, "--dtype", "bfloat16", "--root", data, "--num-workers", 0]
+        options = ["--domain", file.stem, "--dtype", "bfloat16", "--root", data, "--mask-threshold", 7]
         assert evaluate("--model", model_folder, "--data", data / "list.jsonl", "--output", file, *options) == 0
     industrial, medical = (json.loads(file.read_text()) for file in files)
     assert (industrial["meta"]["smoothing"], medical["meta"]["smoothing"]) == ("industrial", "medical")
     assert medical["meta"]["dtype"] == "bfloat16"
+    assert medical["meta"]["mask_threshold"] == 7
     assert medical["meta"]["root"] == str(data)
     assert industrial["classes"]["bolt"]["pixel_ap"] != medical["classes"]["bolt"]["pixel_ap"]
 
@@ -145,6 +146,7 @@ def test_benchmark_with_its_domain(model_folder, tmp_path, capsys):
         ({"--model": "./nowhere"}, "nowhere"),
         ({"--root": "nowhere"}, "'nowhere' is not a folder"),
         ({"--batch-size": "0"}, "--batch-size is 0, but must be 1 or more"),
+        ({"--mask-threshold": "-1"}, "`mask_threshold` (-1) must be 0 or more"),
         ({"--num-workers": "-1"}, "--num-workers is -1, but must be 0 or more"),
         ({"--device": "abacus"}, "--device abacus cannot be used"),
         ({"--device": "cuda:99"}, "--device cuda:99 cannot be used"),
@@ -174,6 +176,7 @@ def test_help_names_every_option(capsys):
         "label-column",
         "object-name",
         "domain",
+        "mask-threshold",
         "batch-size",
         "num-workers",
         "device",
