@@ -24,8 +24,8 @@ _MODULE_OF_NAME = {
     "convert_original": "conversion",
 }
 
-# Importing these registers their classes, and those of the files they import, with the Auto classes.
-_REGISTERING_MODULES = ("modeling_moeclip", "processing_moeclip")
+# Importing these registers their classes, and those of the files they import, with the Auto classes and `pipeline`.
+_REGISTERING_MODULES = ("modeling_moeclip", "processing_moeclip", "pipeline_moeclip")
 
 __all__ = [
     "MoECLIPConfig",

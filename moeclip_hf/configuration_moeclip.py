@@ -226,6 +226,9 @@ class MoECLIPConfig(PreTrainedConfig):
             raise ValueError(
                 f"Unknown key {unknown[0]!r} in MoECLIPConfig. Known keys: {', '.join(_own_fields(self))}."
             )
+        if IS_INSTALLED_PACKAGE:
+            # `pipeline` would ask for the repository's own code, although the task is registered here.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         self.feature_layers = tuple(self.feature_layers)
         self.patch_average_kernel_sizes = tuple(self.patch_average_kernel_sizes)

@@ -639,7 +639,7 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
         return (model, loading_info) if with_loading_info else model
 
     def save_pretrained(self, save_directory, adapters_only: bool | None = None, state_dict=None, **kwargs):
-        """Saves the model with its active adapter as safetensors, and the code that loads it.
+        """Saves the model with its active adapter as safetensors, and the code that loads it and runs its pipeline.
 
         Args:
             save_directory (`str` or `os.PathLike`): Folder to write, made if missing.
@@ -652,6 +652,9 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
         Raises:
             ValueError: If the CLIP is left out but the configuration does not name it.
         """
+        # Imported here because the pipeline is built on this file; the import also makes its code travel along.
+        from .pipeline_moeclip import custom_pipelines
+
         adapters_only = _default(adapters_only, self.config.adapters_only)
         if adapters_only and self.config.base_model_name_or_path is None:
             raise ValueError(
@@ -665,6 +668,7 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
         if kwargs.get("push_to_hub"):
             kwargs.setdefault("repo_id", os.path.basename(save_directory))
         os.makedirs(save_directory, exist_ok=True)
+        self.config.custom_pipelines = custom_pipelines()
         configured, self.config.adapters_only = self.config.adapters_only, adapters_only
         try:
             # written aside and moved, so that an interruption leaves no half-written file under its final name

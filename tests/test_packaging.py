@@ -228,9 +228,12 @@ def make_plan(environment, *targets):
 
 def test_make_installs_once(tmp_path):
     assert "pip install" in make_plan(tmp_path, "test")
-    stamp = tmp_path / ".installed"
+    stamp, space_stamp = tmp_path / ".installed", tmp_path / "space" / ".installed"
     stamp.touch()
-    for target in ("demo", "test", "test-slow", "quality", "style"):
+    assert "space/requirements.txt" in make_plan(tmp_path, "space")
+    space_stamp.parent.mkdir()
+    space_stamp.touch()
+    for target in ("demo", "space", "test", "test-slow", "quality", "style"):
         plan = make_plan(tmp_path, target)
         assert "pip install" not in plan
         assert plan.strip()
@@ -240,7 +243,7 @@ def test_make_installs_once(tmp_path):
 
 def test_make_help_lists_every_target():
     text = run("make", "help", cwd=ROOT)
-    for target in ("demo", "test", "test-slow", "quality", "style"):
+    for target in ("demo", "space", "test", "test-slow", "quality", "style"):
         assert f"make {target} " in text
 
 

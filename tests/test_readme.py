@@ -21,6 +21,7 @@ SNIPPETS = re.findall(r"^```(python|bash)\n(.*?)^```$", README.read_text(), flag
 STAND_INS = {
     "make demo": "make --directory {root} --dry-run demo",
     "make test": "make --directory {root} --dry-run test",
+    "make space": "make --directory {root} --dry-run space",
     "openai/clip-vit-large-patch14-336": "{clip}",
     "--data my_data": "--data {data}",
     "--data my_test_data": "--data {data}",
