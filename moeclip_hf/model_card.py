@@ -436,10 +436,10 @@ def _eval_results(results: Mapping[str, Mapping], record: Mapping | None) -> lis
 
 def _name_data(values: Mapping) -> str:
     """The benchmark's title, or the last part of the path of other data."""
-    benchmark = _find_benchmark(values.get("benchmark"))
+    data = values.get("data")
+    benchmark = _find_benchmark(values.get("benchmark") or data)  # a benchmark may stand there by its key
     if benchmark is not None:
         return benchmark.title
-    data = values.get("data")
     return "data without a name" if data is None else os.path.basename(os.path.normpath(str(data)))
 
 

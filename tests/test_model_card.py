@@ -93,6 +93,10 @@ def test_figures_are_those_of_the_files():
     assert {result.dataset_split for result in found.values()} == {"test"}
 
 
+def test_benchmark_by_its_key_as_data():
+    assert "| Head CT |" in write_card(results={"results/a.json": make_results(data="head_ct")}).text
+
+
 @pytest.mark.parametrize(
     "same", [{"data": "/data/secret/parts/"}, {"benchmark": "visa"}, {"trained_objects": ["steel bolt"]}]
 )
