@@ -23,6 +23,7 @@ STAND_INS = {
     "make test": "make --directory {root} --dry-run test",
     "make space": "make --directory {root} --dry-run space",
     "openai/clip-vit-large-patch14-336": "{clip}",
+    "data check my_data": "data check {data}",
     "--data my_data": "--data {data}",
     "--data my_test_data": "--data {data}",
     "--data-root benchmarks": "--data-root {benchmarks}",

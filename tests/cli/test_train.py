@@ -193,7 +193,9 @@ def test_benchmark_by_its_name(run, tmp_path, capsys):
 
 
 def test_saved_data_set_by_its_columns_and_split(run, tmp_path, capsys):
-    rows = load_anomaly_dataset(write_benchmark(tmp_path / "source")).rename_columns({"image": "photo", "mask": "truth"})
+    rows = load_anomaly_dataset(write_benchmark(tmp_path / "source")).rename_columns(
+        {"image": "photo", "mask": "truth"}
+    )
     splits = DatasetDict({"train": rows.select(range(4)), "holdout": rows.select(range(4, 8))})
     splits.save_to_disk(tmp_path / "saved")
     columns = ["--image-column", "photo", "--mask-column", "truth", "--object-name", "nut"]
@@ -201,7 +203,9 @@ def test_saved_data_set_by_its_columns_and_split(run, tmp_path, capsys):
     validation = ["--validation-data", saved, "--validation-split", "holdout", "--metric", "loss"]
     assert run("--epochs", "1", "--split", "train", *columns, *validation, data=saved) == 0
     assert "4 pictures of 1 classes, 2 normal and 2 anomalous" in capsys.readouterr().err
-    assert run("--split", "train", *columns, "--validation-data", saved, "--validation-split", "train", data=saved) == 1
+    assert (
+        run("--split", "train", *columns, "--validation-data", saved, "--validation-split", "train", data=saved) == 1
+    )
     assert "must not be the training data" in one_line_error(capsys)
 
 

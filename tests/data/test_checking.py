@@ -77,7 +77,7 @@ def test_classes_without_pictures_are_in_the_table(tmp_path):
             if mask:
                 (root / mask).unlink()
     report = check("btad", root)
-    assert "02: 0 of 200 anomalous pictures." in report.differences
+    assert "02: no pictures." in report.differences
     assert format_report(report).splitlines()[1:6] == [
         "class     normal  anomalous",
         "01       1 of 21    2 of 49",
@@ -115,7 +115,10 @@ def test_list_of_a_benchmark_names_every_missing_file(tmp_path):
     write_picture(root / "1.png")
     list_file = write_list(tmp_path / "l.jsonl", entries)
     report = check("endo", root, list_file=list_file)
-    assert [line.partition(":")[0] for line in report.differences[:2]] == [f"{list_file}, line 1", f"{list_file}, line 3"]
+    assert [line.partition(":")[0] for line in report.differences[:2]] == [
+        f"{list_file}, line 1",
+        f"{list_file}, line 3",
+    ]
     with pytest.raises(FileNotFoundError, match="line 1: there is no file '0.png'"):
         check("endo", root, list_file=list_file, strict=True)
 
@@ -165,3 +168,20 @@ def test_own_list_and_saved_data_set(tmp_path):
     load_anomaly_dataset(folder).save_to_disk(tmp_path / "saved")
     assert check(tmp_path / "saved").counts == {"nut": (2, 2)}
     assert check(tmp_path / "saved").differences == []
+
+
+def test_folder_without_pictures_is_not_as_expected(tmp_path):
+    (tmp_path / "nut" / "test" / "good").mkdir(parents=True)
+    report = check(tmp_path)
+    assert report.differences == [f"{tmp_path}: has no pictures."]
+    assert "class  normal  anomalous" in format_report(report)
+
+
+def test_options_that_do_not_belong_together(tmp_path):
+    root = write_miniature(tmp_path / "endo", "endo")
+    with pytest.raises(ValueError, match="`list_file` belongs to benchmarks: give the list itself in place of"):
+        check(root, list_file=root / "l.jsonl")
+    with pytest.raises(ValueError, match="only the test split is read"):
+        check("endo", root, split="train")
+    with pytest.raises(ValueError, match="`columns` belong to data sets of the package `datasets`"):
+        check(write_class(tmp_path / "nut"), columns={"image": "photo"})

@@ -192,7 +192,10 @@ def test_csv_without_classes_and_with_labels_as_tables_write_them(pictures):
         ("image_path;label\na/0.png;0\n", "l.csv, line 1: no column image_path and label: name the columns there"),
         ("image_path\na/0.png\n", "l.csv, line 1: no column label"),
         ("", "l.csv, line 1: no column image_path and label"),
-        ("image_path,label\na/0.png,0,x\n", "l.csv, line 2: not as many values as columns: put a text with a comma in it in quotes"),
+        (
+            "image_path,label\na/0.png,0,x\n",
+            "l.csv, line 2: not as many values as columns: put a text with a comma in it in quotes",
+        ),
         ("image_path,label\na/0.png\n", "l.csv, line 2: not as many values"),
         ("image_path,label\na/0.png,good\n", r"l.csv, line 2: `label` must be 0 \(normal\) or 1 .*got 'good'"),
         ("image_path,label\n,0\n", "l.csv, line 2: `image_path` is missing"),
