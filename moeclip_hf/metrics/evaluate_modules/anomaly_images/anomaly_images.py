@@ -23,8 +23,11 @@ Returns:
 class AnomalyImages(evaluate.Metric):
     """Hands scores and labels on as they are, so that NaN is refused and ties count half."""
 
-    def _info(self):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self._metrics = ImageMetrics()
+
+    def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",

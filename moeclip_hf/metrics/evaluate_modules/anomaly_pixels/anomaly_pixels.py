@@ -24,9 +24,12 @@ Returns:
 class AnomalyPixels(evaluate.Metric):
     """Streams maps and masks past `evaluate`'s tables, which would hold every pixel."""
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._metrics = PixelMetrics()
+
     def _info(self):
         images = datasets.Sequence(datasets.Sequence(datasets.Value("float64")))
-        self._metrics = PixelMetrics()
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
