@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from .data import AnomalyDetectionDataset, collate_anomaly_samples
-from .data.loading import LABEL_NAMES
+from .data.tables import LABEL_NAMES
 from .evaluation import METRICS, BenchmarkProtocol, _embed_objects, _predict
 
 

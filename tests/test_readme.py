@@ -21,7 +21,6 @@ SNIPPETS = re.findall(r"^```(python|bash)\n(.*?)^```$", README.read_text(), flag
 STAND_INS = {
     "make demo": "make --directory {root} --dry-run demo",
     "make test": "make --directory {root} --dry-run test",
-    "make space": "make --directory {root} --dry-run space",
     "openai/clip-vit-large-patch14-336": "{clip}",
     "data check my_data": "data check {data}",
     "--data my_data": "--data {data}",
