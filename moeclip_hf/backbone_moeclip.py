@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -140,15 +140,42 @@ def load_clip(name: str, **kwargs) -> CLIPModel:
     """
     # float32, since the adapters are trained on it and positions are resized in it
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    clip, loading_info = CLIPModel.from_pretrained(
-        name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
-    )
+    with weights_errors(name):
+        clip, loading_info = CLIPModel.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
+        )
     if loading_info["missing_keys"]:
         raise ValueError(
             f"{name!r} is no complete CLIP: it lacks {min(loading_info['missing_keys'])!r}. Name a CLIPModel with both "
             f"towers, such as 'openai/clip-vit-large-patch14-336'."
         )
     return clip
+
+
+@contextlib.contextmanager
+def weights_errors(name_or_path) -> Iterator[None]:
+    """Says which weights cannot be read, and that no other format than safetensors is.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder of the weights.
+
+    Raises:
+        ValueError: If they are damaged, or not there in safetensors.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights of {name_or_path}: a file is damaged or no safetensors file ({error}): fetch or save it again."
+        ) from error
+    except OSError as error:
+        # transformers' words for a missing file, which also end in the advice to read a pickle instead
+        if SAFE_WEIGHTS_NAME in str(error) and "file named" in str(error):
+            raise ValueError(
+                f"{name_or_path} has no weights in safetensors ({SAFE_WEIGHTS_NAME}): weights of another format, such as "
+                "a pickle (pytorch_model.bin), are not read."
+            ) from error
+        raise
 
 
 def backbone_state_dict(clip: CLIPModel, config: MoECLIPConfig) -> dict[str, torch.Tensor]:
@@ -223,17 +250,15 @@ def open_weights(name_or_path, kwargs: Mapping):
         `safetensors.safe_open`: The file.
 
     Raises:
-        ValueError: If the file is damaged.
-        OSError: If there is no such file.
+        ValueError: If the file is damaged, or there are no weights in safetensors.
+        OSError: If there is no such repository, or it cannot be reached.
     """
     variant = kwargs.get("variant")
     filename = SAFE_WEIGHTS_NAME if variant is None else SAFE_WEIGHTS_NAME.replace(".", f".{variant}.", 1)
-    path = cached_file(name_or_path, filename, **hub_arguments(kwargs))
-    try:
+    with weights_errors(name_or_path):
+        path = cached_file(name_or_path, filename, **hub_arguments(kwargs))
         with safe_open(path, framework="pt") as file:
             yield file
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}): fetch it again.") from error
 
 
 def resolve_base(base: str | None, name_or_path, kwargs: Mapping) -> str:

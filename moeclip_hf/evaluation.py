@@ -180,13 +180,24 @@ class BenchmarkProtocol:
             },
         }
 
+    def final_scores(self) -> dict[str, np.ndarray]:
+        """Gives the scores by which the images are ranked. They change with every further image of a class.
+
+        Returns:
+            `dict[str, np.ndarray]`: of each class one score an image, in the order in which they came.
+        """
+        return {name: self._final_scores(kept) for name, kept in self._classes.items()}
+
+    def _final_scores(self, kept: _ClassScores) -> np.ndarray:
+        maxima = _normalize(np.array(kept.map_maxima), kept.lowest, kept.highest)
+        if self.smoothing == "medical":
+            return maxima
+        scores = np.array(kept.image_scores)
+        return 0.5 * maxima + 0.5 * _normalize(scores, scores.min(), scores.max())
+
     def _compute_class(self, kept: _ClassScores) -> dict[str, float]:
-        final_scores = _normalize(np.array(kept.map_maxima), kept.lowest, kept.highest)
-        if self.smoothing == "industrial":
-            scores = np.array(kept.image_scores)
-            final_scores = 0.5 * final_scores + 0.5 * _normalize(scores, scores.min(), scores.max())
         images = ImageMetrics()
-        images.update(final_scores, np.array(kept.labels))
+        images.update(self._final_scores(kept), np.array(kept.labels))
         metrics = images.compute() | kept.pixels.compute()
         return {metric: metrics[metric] for metric in METRICS}
 

@@ -40,6 +40,7 @@ from .backbone_moeclip import (
     hub_arguments,
     is_adapter_key,
     load_clip,
+    weights_errors,
 )
 from .configuration_moeclip import IS_INSTALLED_PACKAGE, MoECLIPConfig, MoELoraConfig
 from .experts_moeclip import MoELoraExperts
@@ -558,15 +559,16 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
             weights = None
             for name in ("revision", "subfolder", "variant", "token", "cache_dir", "force_download"):
                 kwargs.pop(name, None)
-        model, loading_info = super().from_pretrained(
-            weights,
-            *model_args,
-            config=config,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **kwargs,
-        )
+        with weights_errors(pretrained_model_name_or_path):
+            model, loading_info = super().from_pretrained(
+                weights,
+                *model_args,
+                config=config,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **kwargs,
+            )
         check_loading_info(loading_info)
         if weights is None and pretrained_model_name_or_path is not None:
             model.name_or_path = model.config.name_or_path = os.fspath(pretrained_model_name_or_path)

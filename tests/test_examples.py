@@ -115,19 +115,6 @@ def test_train_no_trainer_is_short():
     assert len((ROOT / "examples" / "train_no_trainer.py").read_text().splitlines()) < 200
 
 
-def test_pipeline(data, tmp_path):
-    pictures = sorted((Path(data) / "tile").glob("test/*/*.png"))
-    options = ["--object", "tile", "--threshold", "0", "--mask-threshold", "-1000000", *map(str, pictures)]
-    lines = run_script("pipeline.py", *options).stdout.splitlines()
-    assert len(lines) == 2 * len(pictures)
-    for picture, verdict, region in zip(pictures, lines[::2], lines[1::2], strict=True):
-        assert verdict.startswith(f"{picture} (56 x 56): anomalous, score 0.")
-        assert region.startswith("  columns 0 to 56, rows 0 to 56: up to ")
-    options = ["--threshold", "1.01", "--mask-threshold", "1000000", "--domain", "medical", str(pictures[0])]
-    (line,) = run_script("pipeline.py", *options).stdout.splitlines()
-    assert ": normal, score 0." in line
-
-
 @pytest.mark.parametrize("what", [[], ["--accuracy"], ["--speed"]])
 def test_benchmark_metrics(what):
     lines = run_script("benchmark_metrics.py", *what, "--num-images", "4", "--size", "40").stdout.splitlines()
@@ -141,3 +128,16 @@ def test_benchmark_metrics(what):
         assert lines[0] == "4 images, 0 M pixels, 1 classes"
         assert any(line.startswith("peak memory") for line in lines)
         assert [line.split()[0] for line in lines if line.endswith(" s")] == ["drawing", "metrics,", "metrics,"]
+
+
+def test_pipeline(data, tmp_path):
+    pictures = sorted((Path(data) / "tile").glob("test/*/*.png"))
+    options = ["--object", "tile", "--threshold", "0", "--mask-threshold", "-1000000", *map(str, pictures)]
+    lines = run_script("pipeline.py", *options).stdout.splitlines()
+    assert len(lines) == 2 * len(pictures)
+    for picture, verdict, region in zip(pictures, lines[::2], lines[1::2], strict=True):
+        assert verdict.startswith(f"{picture} (56 x 56): anomalous, score 0.")
+        assert region.startswith("  columns 0 to 56, rows 0 to 56: up to ")
+    options = ["--threshold", "1.01", "--mask-threshold", "1000000", "--domain", "medical", str(pictures[0])]
+    (line,) = run_script("pipeline.py", *options).stdout.splitlines()
+    assert ": normal, score 0." in line

@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> None:
     dataset = load_anomaly_dataset(
         args.data, root=args.root, split=args.split, columns=read_columns(args), object_name=args.object_name
     )
-    processor = MoECLIPProcessor.from_pretrained(args.model)
     model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(device)
+    processor = MoECLIPProcessor.from_pretrained(args.model)
     results = evaluate_model(
         model,
         processor,
