@@ -15,6 +15,7 @@ from moeclip_hf.training.recipe import (
     build_model,
     load_training_data,
     load_validation_data,
+    make_recipe,
     save_result,
     warn_of_earlier_run,
 )
@@ -22,15 +23,16 @@ from moeclip_hf.training.recipe import (
 
 def training_function(options):
     """Trains a model and saves it."""
-    # The recipe: the preset's values, and what the options say. It also chooses devices and processes.
-    args = build_arguments(options)
+    # The recipe: a file's values if one is named, and what the options say. The arguments choose devices, too.
+    recipe = make_recipe(options)
+    args = build_arguments(options, recipe)
     logging.basicConfig(format="%(message)s", level=logging.INFO if args.process_index == 0 else logging.ERROR)
 
     # A frozen CLIP with fresh experts, projections, image head and text adapter, and the processor of its inputs.
-    model, processor = build_model(options)
+    model, processor = build_model(recipe)
 
     # Images, masks and object names. The validation data choose the best checkpoint; they are never trained on.
-    train_dataset = load_training_data(options, processor)
+    train_dataset = load_training_data(options, recipe, processor)
     eval_dataset = load_validation_data(options, processor)
 
     # transformers' Trainer with the prompts' features computed once per object, and the experts in the log.

@@ -62,7 +62,8 @@ def halve_at(milestones):
 
 def training_function(options):
     """Trains, measures and saves a model."""
-    accelerator = Accelerator()
+    # On a machine without a GPU, several processes find each other only if they are told to stay on the CPU.
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     set_seed(options.seed)
 
     # 1. Model and data. The augmentation follows from (seed, epoch, index), whatever the processes and workers do.

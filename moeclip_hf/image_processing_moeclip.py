@@ -23,7 +23,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
-from .configuration_moeclip import MoECLIPConfig
+from .configuration_moeclip import IS_INSTALLED_PACKAGE, MoECLIPConfig
 
 
 logger = logging.get_logger(__name__)
@@ -73,6 +73,23 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if (read_orientation(image) or 1) >= 5 else (height, width)
 
 
+def picture_size(image, input_data_format=None) -> tuple[int, int]:
+    """The size of a picture of any kind as the model sees it, upright.
+
+    Args:
+        image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
+            One picture.
+        input_data_format (`str` or `ChannelDimension`, *optional*):
+            Where an array has its channels; None finds out by their number.
+
+    Returns:
+        `tuple(int, int)`: height and width in pixels.
+    """
+    if isinstance(image, Image.Image):
+        return upright_size(image)
+    return _channels_last(_to_numpy(image), input_data_format).shape[:2]
+
+
 def mask_orientation(mask: Image.Image, image: Image.Image) -> int:
     """Finds the EXIF orientation by which a mask has to be turned to lie on its upright picture.
 
@@ -119,22 +136,48 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(ORIENTATION_METHODS[orientation]) if orientation > 1 else image
 
 
-def mask_to_array(mask: Image.Image) -> np.ndarray:
-    """Marks the pixels of a mask that are not black.
+def mask_values(mask: Image.Image) -> np.ndarray:
+    """Reads how strongly a mask marks each pixel.
 
-    Colours count, not palette indices, and a transparent pixel is black.
+    Colours count, not palette indices, by their strongest channel; a transparent pixel is black, and white is 255 in a
+    1-bit mask.
 
     Args:
         mask (`PIL.Image.Image`):
             A mask of any mode: 1-bit, grey of 8 or 16 bit, palette, colour, with or without transparency.
 
     Returns:
-        `np.ndarray` of shape `(height, width)` and type bool: True where the mask is not 0.
+        `np.ndarray` of shape `(height, width)`: numbers of any type, 0 where the mask is black.
     """
-    if mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;16"):
-        return np.asarray(mask) != 0
+    if mask.mode == "1":
+        return np.asarray(mask, dtype=np.uint8) * 255
+    if mask.mode in ("L", "I", "F") or mask.mode.startswith("I;16"):
+        return np.asarray(mask)
     pixels = np.asarray(mask.convert("RGBA"))
-    return (pixels[..., :3] != 0).any(axis=-1) & (pixels[..., 3] != 0)
+    return np.where(pixels[..., 3] != 0, pixels[..., :3].max(axis=-1), 0)
+
+
+def mark(values: np.ndarray, mask_threshold: int = 0) -> np.ndarray:
+    """Marks the anomalous pixels of a mask: those above a threshold, and with 0 all that are not 0.
+
+    Args:
+        values (`np.ndarray`):
+            A mask's values, of any shape and type; True counts as 255.
+        mask_threshold (`int`, *optional*, defaults to 0):
+            The largest value of a normal pixel. Masks that were saved as JPEG need 127: their edges are no longer black
+            and white.
+
+    Returns:
+        `np.ndarray` of the same shape and type bool.
+
+    Raises:
+        ValueError: If the threshold is negative.
+    """
+    if mask_threshold < 0:
+        raise ValueError(f"`mask_threshold` ({mask_threshold}) must be 0 (every pixel that is not black) or more.")
+    if mask_threshold == 0 or values.dtype == bool:
+        return values != 0
+    return values > mask_threshold
 
 
 class MoECLIPImageProcessorKwargs(ImagesKwargs, total=False):
@@ -152,7 +195,8 @@ class MoECLIPImageProcessor(PilBackend):
 
     A picture is turned upright by its EXIF orientation, made 8-bit RGB, resized to `size` without keeping its aspect
     (bicubic), scaled to [0, 1] and normalised with CLIP's mean and standard deviation. A mask is turned as its picture
-    is (see [`mask_orientation`]), resized with the nearest pixel, and every value other than 0 becomes 1.
+    is (see [`mask_orientation`]), every value other than 0 (or above `mask_threshold`, see [`mark`]) becomes 1, and the
+    result is resized with the nearest pixel.
 
     How a picture becomes 8-bit RGB:
 
@@ -210,7 +254,7 @@ class MoECLIPImageProcessor(PilBackend):
         super().__init__(**kwargs)
         self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self._valid_kwargs_names})
 
-    def preprocess(self, images, masks=None, **kwargs) -> BatchFeature:
+    def preprocess(self, images, masks=None, mask_threshold=0, **kwargs) -> BatchFeature:
         """Prepares pictures and, where given, their masks.
 
         Args:
@@ -219,6 +263,8 @@ class MoECLIPImageProcessor(PilBackend):
                 1, 3 or 4 channels; one array of 4 dimensions is a batch.
             masks (the same, *optional*):
                 One mask an image, of the image's size; None in a list stands for a mask that is not known.
+            mask_threshold (`int`, *optional*, defaults to 0):
+                The largest value of a mask's normal pixels; see [`mark`].
             **kwargs:
                 Any argument of the class, for this call only, and `return_tensors` (`"pt"` or `"np"`).
 
@@ -230,7 +276,7 @@ class MoECLIPImageProcessor(PilBackend):
         Raises:
             ValueError: If a picture cannot be read, masks and images differ in number, or a mask differs in size.
         """
-        return super().preprocess(images, masks, **kwargs)
+        return super().preprocess(images, masks, mask_threshold, **kwargs)
 
     def fetch_images(self, image_url_or_urls):
         """Opens paths and addresses; pictures and arrays are returned as they are.
@@ -245,7 +291,10 @@ class MoECLIPImageProcessor(PilBackend):
         is_path = isinstance(image_url_or_urls, (str, os.PathLike))
         if is_path and not str(image_url_or_urls).startswith(("http://", "https://", "data:")):
             return _open_image(image_url_or_urls)
-        return super().fetch_images(image_url_or_urls)
+        try:
+            return super().fetch_images(image_url_or_urls)
+        except UnidentifiedImageError:
+            raise ValueError(_not_a_picture(image_url_or_urls)) from None
 
     def process_image(self, image, input_data_format=None, intensity_window=None, **kwargs) -> np.ndarray:
         """Turns one picture upright and into 8-bit RGB.
@@ -275,14 +324,18 @@ class MoECLIPImageProcessor(PilBackend):
     def _prepare_images_structure(self, images, expected_ndims=3) -> list:
         return _as_list(self.fetch_images(images))
 
-    def _preprocess_image_like_inputs(self, images, masks=None, return_tensors=None, **kwargs) -> BatchFeature:
+    def _preprocess_image_like_inputs(
+        self, images, masks=None, mask_threshold=0, return_tensors=None, **kwargs
+    ) -> BatchFeature:
         # Opened here, not in the steps below, because a mask is turned as its picture's EXIF tag says.
         images = self._prepare_images_structure(images)
         features = super()._preprocess_image_like_inputs(images, return_tensors=None, **kwargs)
         if masks is not None:
             masks = self._fetch_masks(masks, len(images))
             features["mask_labels"] = [
-                self._prepare_mask(mask, image, pixel_values.shape[-2:], kwargs.get("input_data_format"))
+                self._prepare_mask(
+                    mask, image, pixel_values.shape[-2:], mask_threshold, kwargs.get("input_data_format")
+                )
                 for mask, image, pixel_values in zip(masks, images, features["pixel_values"], strict=True)
             ]
         return BatchFeature(features.data, tensor_type=return_tensors)
@@ -301,18 +354,19 @@ class MoECLIPImageProcessor(PilBackend):
             )
         return masks
 
-    def _prepare_mask(self, mask, image, size: tuple[int, int], input_data_format) -> np.ndarray:
+    def _prepare_mask(self, mask, image, size: tuple[int, int], mask_threshold: int, input_data_format) -> np.ndarray:
         """Brings one mask onto the pixels its picture has after resizing, as 0, 1 or -100."""
         if mask is None:
             return np.full(size, IGNORE_INDEX, dtype=np.int64)
         if isinstance(mask, Image.Image) and isinstance(image, Image.Image):
-            marked = mask_to_array(turn(mask, mask_orientation(mask, image)))
+            values = mask_values(turn(mask, mask_orientation(mask, image)))
         else:
             is_picture = isinstance(mask, Image.Image)
-            marked = mask_to_array(turn(mask, read_orientation(mask) or 1)) if is_picture else _marked(_to_numpy(mask))
-            image_size = _upright_shape(image, input_data_format)
-            if marked.shape != image_size:
-                raise ValueError(_size_mismatch(marked.shape, image_size))
+            values = mask_values(turn(mask, read_orientation(mask) or 1)) if is_picture else _values(_to_numpy(mask))
+            image_size = picture_size(image, input_data_format)
+            if values.shape != image_size:
+                raise ValueError(_size_mismatch(values.shape, image_size))
+        marked = mark(values, mask_threshold)
         height, width = size
         resized = Image.fromarray(marked.astype(np.uint8)).resize((width, height), PILImageResampling.NEAREST)
         return np.asarray(resized).astype(np.int64)
@@ -355,7 +409,11 @@ def _open_image(path) -> Image.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"picture {str(path)!r} does not exist.") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{str(path)!r} is not a picture that Pillow can read.") from None
+        raise ValueError(_not_a_picture(path)) from None
+
+
+def _not_a_picture(source) -> str:
+    return f"{str(source)[:200]!r} is not a picture that Pillow can read."
 
 
 def _as_list(images) -> list:
@@ -390,19 +448,13 @@ def _channels_last(array: np.ndarray, input_data_format) -> np.ndarray:
     return np.moveaxis(array, 0, -1) if ChannelDimension(input_data_format) == ChannelDimension.FIRST else array
 
 
-def _upright_shape(image, input_data_format) -> tuple[int, int]:
-    if isinstance(image, Image.Image):
-        return upright_size(image)
-    return _channels_last(_to_numpy(image), input_data_format).shape[:2]
-
-
-def _marked(mask: np.ndarray) -> np.ndarray:
-    """The pixels of an array that are not 0, (height, width), from that shape or with channels first or last."""
+def _values(mask: np.ndarray) -> np.ndarray:
+    """The values of an array, (height, width), from that shape or with channels first or last."""
     if (mask < 0).any():
         raise ValueError(
             f"a mask has negative values ({mask.min()}): 0 is normal, the rest anomalous, None not known."
         )
-    return (_channels_last(mask, None) != 0).any(axis=-1)
+    return _channels_last(mask, None).max(axis=-1)
 
 
 def _picture_to_rgb(image: Image.Image, intensity_window) -> np.ndarray:
@@ -452,7 +504,8 @@ def _value_range(values: np.ndarray) -> tuple[float, float]:
     )
 
 
-AutoImageProcessor.register(MoECLIPConfig, image_processor_classes={"pil": MoECLIPImageProcessor}, exist_ok=True)
 MoECLIPImageProcessor.register_for_auto_class()
+if IS_INSTALLED_PACKAGE:
+    AutoImageProcessor.register(MoECLIPConfig, image_processor_classes={"pil": MoECLIPImageProcessor}, exist_ok=True)
 
 __all__ = ["IGNORE_INDEX", "MoECLIPImageProcessor"]

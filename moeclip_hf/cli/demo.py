@@ -31,8 +31,8 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--ablation",
         action="store_true",
-        help="instead train the method with and without its parts, over several seeds, and write ablation.json; "
-        "takes about as long as a dozen demos",
+        help="instead train the method with and without its parts, over several seeds, and write ablation.json "
+        "and ablation.csv; takes about as long as a dozen demos, and goes on where it was interrupted",
     )
     parser.add_argument(
         "--num-seeds", type=int, default=3, metavar="N", help="seeds of the ablation, from --seed on (default: 3)"
@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> None:
     if args.num_seeds < 1:
         raise ValueError(f"--num-seeds is {args.num_seeds}, but must be 1 or more.")
     if args.ablation:
-        from moeclip_hf.demo.ablation import run_ablation
+        from moeclip_hf.demo.ablation import run_demo_ablation
 
-        run_ablation(args.output, seeds=tuple(range(args.seed, args.seed + args.num_seeds)), report=_write)
+        run_demo_ablation(args.output, seeds=tuple(range(args.seed, args.seed + args.num_seeds)), report=_write)
     else:
         from moeclip_hf.demo.run import run_demo
 

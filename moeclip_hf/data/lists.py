@@ -1,50 +1,74 @@
-"""Lists of pictures as JSON lines: {"image_path", "label", "class_name", "mask_path", "object_name"}.
+"""Lists of pictures, JSON lines or CSV: {"image_path", "label", "class_name", "mask_path", "object_name"}.
 
 Paths are relative to a root folder. `mask_path` and `object_name` may be missing, and so may `class_name`.
 """
 
+import csv
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..prompts_moeclip import GENERIC_OBJECT_NAME
+from .folders import Scan
 from .records import AnomalyRecord, default_object_name, resolve_inside
 
 
 logger = logging.getLogger(__name__)
 
 KEYS = ("image_path", "label", "class_name", "mask_path", "object_name")
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # as tables write them
 
 
-def read_list(list_file: Path, root: Path) -> list[AnomalyRecord]:
+def read_list(list_file: Path, root: Path, *, strict: bool = True) -> Scan:
     """Reads a list of pictures.
 
     Args:
         list_file (`Path`):
-            A JSON object a line; empty lines are skipped.
+            A CSV file with a line of column names if it is named `*.csv`, else a JSON object a line. Empty lines are
+            skipped.
         root (`Path`):
             The folder to which its paths are relative, and which they may not leave.
+        strict (`bool`, *optional*, defaults to True):
+            Whether a file that does not exist is an error. If not, its line is left out.
 
     Returns:
-        `list[AnomalyRecord]`: the pictures in the list's order.
+        `Scan`: the pictures in the list's order, and for each line that was left out what is missing.
 
     Raises:
-        ValueError: If a line is not such an object or a path leads out of `root`; the message names the line.
-        FileNotFoundError: If a file of the list does not exist.
+        ValueError: If a line is malformed, a path leads out of `root` or a picture is listed twice; the message names
+            the line.
+        FileNotFoundError: If `strict` and a file of the list does not exist.
     """
-    records, unknown_keys = [], set()
+    read_entries = _read_csv if list_file.suffix.lower() == ".csv" else _read_json_lines
+    records, missing, unknown_keys = [], [], set()
+    line_of_picture: dict[Path, int] = {}
     try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{list_file}: not a list of JSON lines in UTF-8.") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            entry = _parse_line(line, f"{list_file}, line {number}")
+        for number, entry in read_entries(list_file):
+            where = f"{list_file}, line {number}"
             unknown_keys.update(set(entry) - set(KEYS))
-            records.append(_make_record(entry, root, f"{list_file}, line {number}"))
+            try:
+                record = _make_record(entry, root, where)
+            except FileNotFoundError as error:
+                if strict:
+                    raise
+                missing.append(str(error))
+                continue
+            first = line_of_picture.setdefault(record.image_path.resolve(), number)
+            if first != number:
+                raise ValueError(f"{where}: {entry['image_path']!r} is listed in line {first} already: keep one.")
+            records.append(record)
+    except UnicodeDecodeError:
+        raise ValueError(f"{list_file}: not a list in UTF-8, JSON lines or CSV.") from None
     if unknown_keys:
         logger.warning("%s: keys %s are not read, only %s.", list_file, sorted(unknown_keys), list(KEYS))
-    return records
+    return Scan(records, missing=missing)
+
+
+def _read_json_lines(list_file: Path) -> Iterator[tuple[int, dict]]:
+    for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if line.strip():
+            yield number, _parse_line(line, f"{list_file}, line {number}")
 
 
 def _parse_line(line: str, where: str) -> dict:
@@ -55,6 +79,32 @@ def _parse_line(line: str, where: str) -> dict:
     if not isinstance(entry, dict):
         raise ValueError(f'{where}: not a JSON object: write {{"image_path": ..., "label": 0 or 1, ...}}.')
     return entry
+
+
+def _read_csv(list_file: Path) -> Iterator[tuple[int, dict]]:
+    with list_file.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream, restkey="", strict=True)
+        try:
+            _check_header(reader.fieldnames or [], list_file)
+            for row in reader:
+                yield reader.line_num, _parse_row(row, f"{list_file}, line {reader.line_num}")
+        except csv.Error as error:
+            raise ValueError(f"{list_file}, line {reader.reader.line_num}: not CSV ({error}).") from None
+
+
+def _check_header(names: list[str], list_file: Path) -> None:
+    absent = [name for name in ("image_path", "label") if name not in names]
+    if absent:
+        raise ValueError(
+            f"{list_file}, line 1: no column {' and '.join(absent)}: name the columns there, {','.join(KEYS)}, with"
+            " commas between them."
+        )
+
+
+def _parse_row(row: dict, where: str) -> dict:
+    if "" in row or None in row.values():
+        raise ValueError(f"{where}: not as many values as columns: put a text with a comma in it in quotes.")
+    return row | {"label": LABELS.get(row["label"].strip(), row["label"])}
 
 
 def _make_record(entry: dict, root: Path, where: str) -> AnomalyRecord:

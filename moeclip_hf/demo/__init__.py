@@ -14,7 +14,10 @@ DEMO_CLIP = str(Path(__file__).parent / "tiny_clip")
 DEMO_MODEL = str(Path(__file__).parent / "tiny_moeclip")
 """Folder of the adapters that `moeclip demo` trains on the tiny CLIP: loads with `from_pretrained`, offline."""
 
-__all__ = ["DEMO_CLIP", "DEMO_MODEL", "draw_example"]
+DEMO_RECIPE = str(Path(__file__).parent / "recipe.json")
+"""Recipe by which `moeclip demo` trains, for `moeclip train --recipe` and `moeclip ablate --base` too."""
+
+__all__ = ["DEMO_CLIP", "DEMO_MODEL", "DEMO_RECIPE", "draw_example"]
 
 
 def draw_example(name: str = "hex_nut", defect: str | None = "crack", *, index: int = 0) -> "Image.Image":

@@ -1,15 +1,12 @@
 """The ablation on the embedded benchmark: the whole method, and without its parts, over several seeds."""
 
 import os
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..evaluation import METRICS, evaluate_model, write_results
+from ..training.ablation import AblationSetting, run_ablation
 from .recipe import DemoRecipe
-from .run import build_demo_model, logger, prepare_benchmark, train_demo_model
-from .table import lay_out
+from .run import RUN_ARGUMENTS, load_demo_samples, logger, prepare_benchmark
 
 
 VARIANTS = {
@@ -18,10 +15,10 @@ VARIANTS = {
     "without FOFS": {"moe_lora": {"orthogonal_split": False}},
     "without ETF": {"etf_loss_coef": 0.0},
 }
-"""Name of each line and the fields of [`MoECLIPConfig`] by which it differs from the whole method."""
+"""Title of each line and the values of the recipe by which it differs from the whole method."""
 
 
-def run_ablation(
+def run_demo_ablation(
     output: str | os.PathLike,
     *,
     seeds: tuple[int, ...] = (111, 112, 113),
@@ -31,7 +28,7 @@ def run_ablation(
 ) -> dict:
     """Trains each variant once per seed on the training half and evaluates it on the test half.
 
-    Writes `ablation.json` into the output folder.
+    Writes the benchmark into `data/` of the output folder, and what [`~training.ablation.run_ablation`] writes.
 
     Args:
         output (`str` or `os.PathLike`): The folder, made if missing.
@@ -41,38 +38,19 @@ def run_ablation(
         report (`Callable`, *optional*): Called with each line worth telling.
 
     Returns:
-        `dict`: `variants` holds of each line the `mean` and `std` over the seeds of every metric, and the means over
-        the objects of each seed under `seeds`.
+        `dict`: as [`~training.ablation.run_ablation`] returns it.
 
     Raises:
-        ValueError: If there is no seed.
+        ValueError: If there is no seed, or the folder holds runs with other numbers.
     """
-    if not seeds:
-        raise ValueError("`seeds` is empty: give at least one.")
     recipe = DemoRecipe() if recipe is None else recipe
-    output, started = Path(output), time.perf_counter()
-    train_data, test_data = prepare_benchmark(output / "data", recipe, progress, report)
-    found = {name: {} for name in VARIANTS}
-    for seed in seeds:
-        for name, fields in VARIANTS.items():
-            report(f"{name}, seed {seed}")
-            model, processor = build_demo_model(recipe, seed, **fields)
-            train_demo_model(model, processor, train_data, output / "training", recipe, seed, progress)
-            found[name][seed] = evaluate_model(model, processor, test_data, progress=progress)["mean"]
-    variants = {name: _summarize(by_seed) for name, by_seed in found.items()}
-    results = {
-        "variants": variants,
-        "meta": {"recipe": vars(recipe), "seconds": round(time.perf_counter() - started, 1)},
-    }
-    write_results(results, output / "ablation.json")
-    report(lay_out(f"mean over {len(seeds)} seeds", [{name: summary["mean"] for name, summary in variants.items()}]))
-    return results
-
-
-def _summarize(by_seed: dict[int, dict[str, float]]) -> dict:
-    columns = {metric: [means[metric] for means in by_seed.values()] for metric in METRICS}
-    return {
-        "mean": {metric: statistics.mean(values) for metric, values in columns.items()},
-        "std": {metric: statistics.pstdev(values) for metric, values in columns.items()},
-        "seeds": {str(seed): means for seed, means in by_seed.items()},
-    }
+    train_data, test_data = prepare_benchmark(Path(output) / "data", recipe, progress, report)
+    setting = AblationSetting(
+        load_training_samples=lambda training, processor: load_demo_samples(train_data, processor, training.seed),
+        test_data=test_data,
+        get_run_arguments=lambda training: RUN_ARGUMENTS,
+        description={"data": "demo", "demo": vars(recipe)},
+        progress=progress,
+    )
+    variants = {title: recipe.get_training(**changes) for title, changes in VARIANTS.items()}
+    return run_ablation(variants, setting, output, seeds=seeds, report=report)

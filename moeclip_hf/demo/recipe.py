@@ -1,8 +1,13 @@
-"""The one place where the demo's numbers stand: how much is drawn, and how the tiny model is trained on it."""
+"""The demo's numbers: how much is drawn, and, from `recipe.json`, how the tiny model is trained on it."""
 
 from dataclasses import dataclass, field
 
+from ..training.recipe_file import Recipe, read_recipe
+from . import DEMO_RECIPE
 from .benchmark.writing import DEFAULT_COUNTS
+
+
+TRAINING = read_recipe(DEMO_RECIPE)
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,26 @@ class DemoRecipe:
     benchmark_seed: int = 0
     counts: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(DEFAULT_COUNTS))
     num_patterns: int = 1000
-    image_size: int = 168
-    num_train_epochs: float = 1.0
-    batch_size: int = 4
-    learning_rate: float = 1e-3
-    warmup_steps: int = 20
+    image_size: int = TRAINING.values["image_size"]
+    num_train_epochs: float = TRAINING.values["num_train_epochs"]
+    batch_size: int = TRAINING.values["per_device_train_batch_size"]
+    learning_rate: float = TRAINING.values["learning_rate"]
+    warmup_steps: int = TRAINING.values["warmup_steps"]
+
+    def get_training(self, **changes) -> Recipe:
+        """Gives the recipe of the training.
+
+        Args:
+            **changes: Other values of the recipe, such as its seed.
+
+        Returns:
+            [`Recipe`]: The recipe.
+        """
+        numbers = {
+            "image_size": self.image_size,
+            "num_train_epochs": self.num_train_epochs,
+            "per_device_train_batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+        }
+        return TRAINING.change({**numbers, **changes})

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 from datasets import concatenate_datasets
-from transformers import set_seed
 
-from .. import MoECLIPForAnomalyDetection, MoECLIPProcessor
 from ..data import AnomalyDetectionDataset, load_anomaly_dataset
 from ..evaluation import evaluate_model, write_results
 from ..training import MoECLIPTrainer, MoECLIPTrainingArguments
-from . import DEMO_CLIP
+from ..training.recipe import build_model
+from ..training.recipe_file import Recipe
 from .augmentation import DemoAugmentation
 from .benchmark import write_benchmark
 from .heuristic import evaluate_local_contrast
+from .listing import write_training_list
 from .patterns import write_patterns
 from .recipe import DemoRecipe
 from .samples import CachedSamples
@@ -28,6 +28,9 @@ from .table import format_table
 logger = logging.getLogger(__name__)
 
 _PATTERN_SEED = 10_000  # far from the streams of the pretraining
+
+RUN_ARGUMENTS = {"train_data": "demo", "dataloader_pin_memory": False}
+"""How the demo's trainings run, beside what their recipe says."""
 
 
 def run_demo(
@@ -60,7 +63,8 @@ def run_demo(
     recipe = DemoRecipe() if recipe is None else recipe
     output, started = Path(output), time.perf_counter()
     train_data, test_data = prepare_benchmark(output / "data", recipe, progress, report)
-    model, processor = build_demo_model(recipe, seed)
+    training = recipe.get_training(seed=seed)
+    model, processor = build_model(training)
     trainable, total = model.get_nb_trainable_parameters()
     report(f"model: {total:,d} parameters, {trainable:,d} of them trained ({100 * trainable / total:.1f} %)")
 
@@ -69,9 +73,10 @@ def run_demo(
     heuristic = evaluate_local_contrast(AnomalyDetectionDataset(test_data, processor.image_processor))
 
     report(f"training on {len(train_data)} pictures of the training half")
-    train_demo_model(model, processor, train_data, output / "training", recipe, seed, progress)
+    trainer = train_demo_model(model, processor, train_data, output / "training", training, progress)
     model.save_pretrained(output / "model")
     processor.save_pretrained(output / "model")
+    trainer.save_record(output / "model")
 
     report("evaluating the trained model on the test half")
     results = evaluate_model(model, processor, test_data, progress=progress)
@@ -96,7 +101,7 @@ def run_demo(
 
 
 def prepare_benchmark(folder: Path, recipe: DemoRecipe, progress: bool, report: Callable[[str], None]):
-    """Writes the benchmark and reads it back.
+    """Writes the benchmark, with a list of all that is trained on, and reads it back.
 
     Args:
         folder (`Path`): Where the two halves go.
@@ -129,28 +134,25 @@ def prepare_benchmark(folder: Path, recipe: DemoRecipe, progress: bool, report: 
         size, seed = recipe.image_size, _PATTERN_SEED + recipe.benchmark_seed
         patterns = write_patterns(folder / "patterns", count=recipe.num_patterns, size=size, seed=seed)
         train_data = concatenate_datasets([train_data, load_anomaly_dataset(patterns)])
+    write_training_list(train_data, folder)
     return train_data, load_anomaly_dataset(halves["test"])
 
 
-def build_demo_model(recipe: DemoRecipe, seed: int, **config_fields):
-    """Builds a fresh model on the tiny CLIP, and its processor.
+def load_demo_samples(dataset, processor, seed: int) -> CachedSamples:
+    """Prepares the training half, kept in memory and augmented anew in each epoch.
 
     Args:
-        recipe ([`DemoRecipe`]): Gives the input size.
-        seed (`int`): Seed of the first weights.
-        **config_fields: Fields of [`MoECLIPConfig`], for ablations.
+        dataset (`datasets.Dataset`): The training half.
+        processor ([`MoECLIPProcessor`]): Of the model.
+        seed (`int`): Seed of the augmentation.
 
     Returns:
-        `tuple([MoECLIPForAnomalyDetection], [MoECLIPProcessor])`: model and processor.
+        [`CachedSamples`]: The samples.
     """
-    set_seed(seed)
-    if config_fields.get("moe_lora", {}) is not None:
-        config_fields["moe_lora"] = {**config_fields.get("moe_lora", {}), "seed": seed}
-    model = MoECLIPForAnomalyDetection.from_clip(DEMO_CLIP, image_size=recipe.image_size, **config_fields)
-    return model, MoECLIPProcessor.from_clip(DEMO_CLIP, model.config)
+    return CachedSamples(AnomalyDetectionDataset(dataset, processor.image_processor), DemoAugmentation(seed))
 
 
-def train_demo_model(model, processor, dataset, folder: Path, recipe: DemoRecipe, seed: int, progress: bool) -> None:
+def train_demo_model(model, processor, dataset, folder: Path, recipe: Recipe, progress: bool) -> MoECLIPTrainer:
     """Trains a model in place by the demo's recipe.
 
     Args:
@@ -158,24 +160,23 @@ def train_demo_model(model, processor, dataset, folder: Path, recipe: DemoRecipe
         processor ([`MoECLIPProcessor`]): Its processor.
         dataset (`datasets.Dataset`): The training half.
         folder (`Path`): The trainer's folder; no checkpoints are written.
-        recipe ([`DemoRecipe`]): Epochs, batch and rate.
-        seed (`int`): Seed of order, augmentation, dropout and routing ties.
+        recipe ([`Recipe`]): Epochs, batch, rate and seed.
         progress (`bool`): Whether to show a progress bar.
+
+    Returns:
+        [`MoECLIPTrainer`]: After training.
     """
-    samples = CachedSamples(AnomalyDetectionDataset(dataset, processor.image_processor), DemoAugmentation(seed))
     args = MoECLIPTrainingArguments(
         str(folder),
-        preset="paper",
-        seed=seed,
-        num_train_epochs=recipe.num_train_epochs,
-        per_device_train_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=recipe.warmup_steps,
+        **recipe.training_arguments,
+        **RUN_ARGUMENTS,
+        recipe=recipe.name,
         save_strategy="no",
         report_to="none",
         disable_tqdm=not progress,
-        dataloader_pin_memory=False,
     )
-    MoECLIPTrainer(model, args, train_dataset=samples, processing_class=processor).train()
+    samples = load_demo_samples(dataset, processor, recipe.seed)
+    trainer = MoECLIPTrainer(model, args, train_dataset=samples, processing_class=processor)
+    trainer.train()
     model.eval()
+    return trainer

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from .presets import get_preset
 
@@ -33,6 +34,11 @@ class MoECLIPTrainingArguments(TrainingArguments):
         lr_gamma (`float`, *optional*, defaults to 0.5): The factor at each milestone.
         eval_smoothing (`str`, *optional*, defaults to `"industrial"`):
             `"industrial"` or `"medical"`: blur and score fusion of the evaluation protocol.
+        train_data (`str`, *optional*):
+            Where the training data come from: a path, a benchmark's key or a Hub id. Only written down, in the
+            `training.json` beside the model, as are the two that follow.
+        train_benchmark (`str`, *optional*): The benchmark's key, if the training data are one of the paper's.
+        recipe (`str`, *optional*): Name of the recipe file that the values come from.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -68,6 +74,10 @@ class MoECLIPTrainingArguments(TrainingArguments):
         default="industrial", metadata={"help": "Domain of the evaluation protocol: 'industrial' or 'medical'."}
     )
 
+    train_data: str | None = field(default=None, metadata={"help": "Where the training data come from, to record it."})
+    train_benchmark: str | None = field(default=None, metadata={"help": "Key of the benchmark that they are."})
+    recipe: str | None = field(default=None, metadata={"help": "Name of the recipe, to record it."})
+
     per_device_train_batch_size: int = field(default=2, metadata={"help": "The batch size per device for training."})
     num_train_epochs: float = field(default=20.0, metadata={"help": "Total number of training epochs to perform."})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "The scheduler type to use."})
@@ -79,6 +89,8 @@ class MoECLIPTrainingArguments(TrainingArguments):
     # A loss that is not finite is shown as such: it does not become finite again.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave nan and inf out of the logged loss."})
     save_strategy: str = field(default="epoch", metadata={"help": "The checkpoint save strategy to use."})
+    # A repository is written whole, with its card, so not from within a training.
+    hub_strategy: HubStrategy | str = field(default="end", metadata={"help": "When to push: only 'end' is possible."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Whether columns that the model does not read are dropped from a dataset."}
     )
@@ -129,5 +141,10 @@ class MoECLIPTrainingArguments(TrainingArguments):
             raise ValueError(f"`num_train_epochs` ({self.num_train_epochs}) must be above 0.")
         if list(self.lr_milestones) != sorted(self.lr_milestones) or any(step < 1 for step in self.lr_milestones):
             raise ValueError(f"`lr_milestones` ({self.lr_milestones}) must be ascending steps, 1 or more.")
+        if self.push_to_hub and HubStrategy(self.hub_strategy) != HubStrategy.END:
+            raise ValueError(
+                f"`hub_strategy` ({HubStrategy(self.hub_strategy).value}) must be 'end': a checkpoint is no repository that "
+                "others can load."
+            )
         if self.eval_smoothing not in ("industrial", "medical"):
             raise ValueError(f"`eval_smoothing` ({self.eval_smoothing!r}) must be 'industrial' or 'medical'.")

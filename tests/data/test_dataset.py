@@ -47,11 +47,12 @@ def test_sample(mvtec, image_processor):
 
 
 def test_objects_are_numbered_in_the_order_of_their_first_picture(tmp_path, image_processor):
-    write_picture(tmp_path / "0.png")
     entries = [
-        {"image_path": "0.png", "label": 0, "class_name": name, "object_name": object_name}
+        {"image_path": f"{name}.png", "label": 0, "class_name": name, "object_name": object_name}
         for name, object_name in [("b", "pill"), ("a", "nut"), ("c", "pill"), ("d", "")]
     ]
+    for entry in entries:
+        write_picture(tmp_path / entry["image_path"])
     dataset = AnomalyDetectionDataset(load_anomaly_dataset(write_list(tmp_path / "l.jsonl", entries)), image_processor)
     assert dataset.object_names == ["pill", "nut", "d"]
     assert dataset.object_ids == [0, 1, 0, 2]
@@ -95,6 +96,45 @@ def test_soft_masks_are_marked_wherever_they_are_not_zero(mvtec):
     Image.fromarray(soft).save(mvtec / "bottle" / "ground_truth" / "dent" / "000_mask.png")
     dataset = AnomalyDetectionDataset(load_anomaly_dataset(mvtec), MoECLIPImageProcessor(do_resize=False))
     assert np.array_equal(dataset[0]["mask_labels"], soft != 0)
+
+
+def test_threshold_of_masks_that_were_saved_as_jpeg(tmp_path):
+    """JPEG blurs the edge of a mask: above 0 the mark is too large, above 127 it is what was drawn."""
+    drawn = np.zeros((40, 60), dtype=np.uint8)
+    drawn[8:29, 11:42] = 255
+    write_picture(tmp_path / "nut" / "test" / "dent" / "0.png", height=40, width=60)
+    mask = tmp_path / "nut" / "ground_truth" / "dent" / "0.jpg"
+    mask.parent.mkdir(parents=True)
+    Image.fromarray(drawn).save(mask, quality=60)
+    rows, unresized = load_anomaly_dataset(tmp_path), MoECLIPImageProcessor(do_resize=False)
+    by_paper = AnomalyDetectionDataset(rows, unresized)[0]["mask_labels"]
+    by_middle = AnomalyDetectionDataset(rows, unresized, mask_threshold=127)[0]["mask_labels"]
+    assert np.array_equal(by_middle, drawn != 0)
+    assert by_paper.sum() > 1.05 * by_middle.sum()
+    assert np.array_equal(by_paper, np.asarray(Image.open(mask)) != 0)
+
+
+def test_threshold_reaches_masks_of_a_turned_camera(tmp_path):
+    """Such masks are handed out turned: their values must still be there."""
+    values = np.zeros((10, 12), dtype=np.uint8)
+    values[2, 3:7] = 1, 127, 128, 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image, mask = tmp_path / "nut" / "test" / "dent" / "0.png", tmp_path / "nut" / "ground_truth" / "dent" / "0.png"
+    for path in (image, mask):
+        path.parent.mkdir(parents=True)
+    Image.fromarray(values).save(image, exif=exif)
+    Image.fromarray(values).save(mask)
+    rows, unresized = load_anomaly_dataset(tmp_path), MoECLIPImageProcessor(do_resize=False)
+    upright = np.rot90(values, k=-1)
+    for threshold in (0, 1, 127, 254):
+        dataset = AnomalyDetectionDataset(rows, unresized, mask_threshold=threshold)
+        assert np.array_equal(dataset[0]["mask_labels"], upright > threshold)
+
+
+def test_negative_threshold_is_an_error(mvtec, image_processor):
+    with pytest.raises(ValueError, match=r"`mask_threshold` \(-1\) must be 0"):
+        AnomalyDetectionDataset(load_anomaly_dataset(mvtec), image_processor, mask_threshold=-1)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

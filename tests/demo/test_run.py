@@ -6,16 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor, MoECLIPTrainingArguments
 from moeclip_hf.cli import main
-from moeclip_hf.demo.ablation import VARIANTS, run_ablation
+from moeclip_hf.data import load_anomaly_dataset
+from moeclip_hf.demo import DEMO_CLIP, DEMO_RECIPE
+from moeclip_hf.demo.ablation import VARIANTS, run_demo_ablation
 from moeclip_hf.demo.augmentation import DemoAugmentation
-from moeclip_hf.demo.benchmark import TEST_CATEGORIES, draw_sample
+from moeclip_hf.demo.benchmark import TEST_CATEGORIES, TRAIN_CATEGORIES, draw_sample
 from moeclip_hf.demo.patterns import write_patterns
 from moeclip_hf.demo.recipe import DemoRecipe
-from moeclip_hf.demo.run import build_demo_model, run_demo
+from moeclip_hf.demo.run import run_demo
 from moeclip_hf.demo.samples import CachedSamples
 from moeclip_hf.evaluation import METRICS
+from moeclip_hf.training.recipe import build_model
+from moeclip_hf.training.recipe_file import read_recipe
+from moeclip_hf.training_record import read_training_record
 
 
 SMALL = DemoRecipe(
@@ -58,25 +63,54 @@ def test_run_repeats(run, tmp_path):
     assert again["meta"]["baselines"] == run[1]["meta"]["baselines"]
 
 
+def test_model_has_its_record_and_its_list(run):
+    folder = run[0]
+    record = read_training_record(folder / "model")
+    listed = load_anomaly_dataset(folder / "data" / "train.jsonl")
+    assert record["num_images"] == len(listed) == 2 * len(TRAIN_CATEGORIES) + SMALL.num_patterns
+    assert record["class_names"] == list(dict.fromkeys(listed["class_name"]))
+    assert not set(record["class_names"]) & {category.name for category in TEST_CATEGORIES}
+    trained = load_anomaly_dataset(folder / "data" / "train")
+    rows = [row for row in listed if row["class_name"] in trained["class_name"]]
+    assert [(row["label"], row["object_name"]) for row in rows] == [
+        (row["label"], row["object_name"]) for row in trained
+    ]
+    assert all((row["mask"] is None) == (row["label"] == 0) for row in listed)
+
+
 def test_ablation_summarizes_seeds(tmp_path):
-    results = run_ablation(tmp_path, seeds=(1, 2), recipe=SMALL, progress=False)
-    assert json.loads((tmp_path / "ablation.json").read_text())["variants"] == results["variants"]
+    lines = []
+    results = run_demo_ablation(tmp_path, seeds=(1, 2), recipe=SMALL, progress=False, report=lines.append)
     assert set(results["variants"]) == set(VARIANTS)
     for summary in results["variants"].values():
         values = [means["pixel_auroc"] for means in summary["seeds"].values()]
         assert summary["mean"]["pixel_auroc"] == pytest.approx(sum(values) / 2)
-        assert summary["std"]["pixel_auroc"] == pytest.approx(abs(values[0] - values[1]) / 2)
-    with pytest.raises(ValueError, match="`seeds` is empty"):
-        run_ablation(tmp_path, seeds=())
+    assert "without FOFS" in lines[-2]
+    with pytest.raises(ValueError, match="`seeds` \\[\\] must be"):
+        run_demo_ablation(tmp_path, seeds=(), recipe=SMALL, progress=False)
 
 
 def test_variants_differ_in_what_they_say():
-    models = {name: build_demo_model(SMALL, 0, **fields)[0] for name, fields in VARIANTS.items()}
+    models = {title: build_model(SMALL.get_training(**changes))[0] for title, changes in VARIANTS.items()}
     assert not models["without experts"].moe_lora_layers()
     assert not models["without FOFS"].config.moe_lora["orthogonal_split"]
-    assert models["without ETF"].config.etf_loss_coef == 0
-    assert models["full"].config.etf_loss_coef > 0
-    assert models["full"].config.moe_lora.get("orthogonal_split", True)
+    training = SMALL.get_training(**VARIANTS["without ETF"]).training_arguments
+    assert (training["etf_loss_coef"], SMALL.get_training().training_arguments["etf_loss_coef"]) == (0, 0.01)
+    assert models["full"].config.moe_lora["orthogonal_split"]
+    assert models["full"].config.vision_config.image_size == SMALL.image_size
+
+
+def test_recipe_file_says_what_the_method_is():
+    """Its model is the default one on the tiny CLIP; the numbers of its training are its own."""
+    recipe = read_recipe(DEMO_RECIPE)
+    model, _ = build_model(recipe.change({"seed": 0}))
+    default = MoECLIPForAnomalyDetection.from_clip(DEMO_CLIP, image_size=recipe.values["image_size"])
+    assert model.config.to_dict() == default.config.to_dict()
+    args = MoECLIPTrainingArguments(**recipe.training_arguments, use_cpu=True)
+    for name in ("router_aux_loss_coef", "etf_loss_coef"):
+        assert getattr(args, name) == getattr(default.config, name)
+    assert args.lora_dropout == default.config.moe_lora["lora_dropout"]
+    assert DemoRecipe().get_training(seed=3).values == {**recipe.values, "seed": 3}
 
 
 def test_command_line_checks_its_numbers(capsys):

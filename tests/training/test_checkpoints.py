@@ -1,3 +1,5 @@
+import datetime
+import fnmatch
 import json
 import os
 import signal
@@ -7,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from moeclip_hf import MoECLIPForAnomalyDetection
 from moeclip_hf.training.checkpoints import find_last_checkpoint, is_complete
+from moeclip_hf.training_record import read_training_record
 
 from .conftest import Squares, get_logged
 from .worker import KILLED_RUN, build_trainer
@@ -185,6 +189,46 @@ def test_saved_model_is_whole_and_says_what_it_was_trained_with(saved_run, tmp_p
         assert torch.equal(model.state_dict()[name], tensor), name
 
 
+# ---- the record of the training ----
+
+
+def test_record_says_what_the_model_was_trained_on(tiny_clip_folder, make_trainer, tmp_path):
+    model = MoECLIPForAnomalyDetection.from_clip(tiny_clip_folder, image_size=56, moe_lora={"r": 4})
+    trainer = make_trainer(
+        model, Squares(8, object_names=("bolt", "steel nut")), max_steps=4, save_strategy="steps", save_steps=2,
+        gradient_accumulation_steps=2, seed=7, train_data="my_data", train_benchmark="visa", recipe="mine",
+    )  # fmt: skip
+    trainer.train()
+    trainer.save_model(tmp_path / "model")
+    record = read_training_record(tmp_path / "model")
+    expected = {
+        "preset": "paper", "seed": 7, "data": "my_data", "benchmark": "visa", "class_names": ["class_0", "class_1"],
+        "object_names": ["bolt", "steel nut"], "num_images": 8, "clip": tiny_clip_folder, "image_size": 56,
+        "num_train_epochs": 2.0, "global_step": 4, "learning_rate": 5e-4, "batch_size": 4, "recipe": "mine",
+    }  # fmt: skip
+    assert {name: record[name] for name in expected} == expected
+    assert record["versions"]["transformers"] == transformers.__version__
+    assert datetime.datetime.fromisoformat(record["created"]).tzinfo is not None
+    steps = [read_training_record(folder)["global_step"] for folder in sorted((tmp_path / "run").glob("checkpoint-*"))]
+    assert steps == [2, 4]
+
+
+def test_record_is_in_the_folder_that_is_pushed(tiny_model, make_trainer, monkeypatch):
+    pushed = []
+
+    class Hub:
+        def upload_folder(self, folder_path, ignore_patterns, **kwargs):
+            pushed.extend(path.name for path in Path(folder_path).iterdir())
+            assert not any(fnmatch.fnmatch("training.json", pattern) for pattern in ignore_patterns)
+
+    monkeypatch.setattr("transformers.trainer.hf_api", Hub)
+    trainer = make_trainer(tiny_model)
+    trainer.hub_model_id = "somebody/moeclip"
+    trainer.train()
+    trainer.push_to_hub()
+    assert {"training.json", "model.safetensors"} <= set(pushed)
+
+
 # ---- the best checkpoint ----
 
 
@@ -204,6 +248,8 @@ def test_best_checkpoint_is_loaded_at_the_end(tiny_model, make_trainer, monkeypa
     monkeypatch.setattr(trainer, "evaluate", rank)
     trainer.train()
     assert trainer.state.best_global_step == 2
+    trainer.save_record(trainer.args.output_dir)
+    assert read_training_record(trainer.args.output_dir)["global_step"] == 2
     for name, tensor in trainer.model.state_dict().items():
         assert torch.equal(tensor, states[1][name]), name
     assert not torch.equal(states[1]["text_adapter.weight"], states[2]["text_adapter.weight"])
