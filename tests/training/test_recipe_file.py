@@ -95,6 +95,18 @@ def test_changes_on_a_command_line():
     }  # fmt: skip
 
 
+def test_large_models_recipe_on_another_tower():
+    """Layers are those of the large tower; null gives them back to the CLIP."""
+    recipe = read_recipe(PAPER / "recipe.json").change({"image_size": 224})
+    tower = CLIPConfig(vision_config={"num_hidden_layers": 12, "patch_size": 16, "image_size": 224})
+    with pytest.raises(ValueError, match="`feature_layers` holds 17"):
+        config_on_clip(tower, **get_model_arguments(recipe))
+    changes = parse_changes(["feature_layers=null", "moe_lora.layers_to_transform=null"], "--set")
+    config = config_on_clip(tower, **get_model_arguments(recipe.change(changes)))
+    assert config.feature_layers == (2, 5, 8, 11)
+    assert config.moe_lora["layers_to_transform"] == [2, 5, 8, 11]
+
+
 # ---- what is refused ----
 
 
