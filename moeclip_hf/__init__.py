@@ -1,9 +1,12 @@
 """MoECLIP for HuggingFace: zero-shot anomaly detection with patch-routed LoRA experts on a frozen CLIP.
 
-Names are imported on first use, so that `import moeclip_hf` stays quick and needs the core packages only.
+The import makes transformers' Auto classes know MoECLIP. It needs the core packages only; the names that need an extra
+are imported on first use.
 """
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .version import __version__
@@ -20,6 +23,9 @@ _MODULE_OF_NAME = {
     "MoECLIPTrainingArguments": "training",
     "convert_original": "conversion",
 }
+
+# Importing these registers their classes, and those of the files they import, with the Auto classes and `pipeline`.
+_REGISTERING_MODULES = ("modeling_moeclip", "processing_moeclip", "pipeline_moeclip")
 
 __all__ = [
     "MoECLIPConfig",
@@ -53,3 +59,17 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
+
+
+def _is_console_command() -> bool:
+    """Whether this process is `moeclip` or `python -m moeclip_hf.cli`."""
+    script = Path(sys.argv[0]).stem if getattr(sys, "argv", None) else ""
+    return script == "moeclip" or f"{__name__}.cli" in sys.orig_argv
+
+
+# transformers has no lazy registration: its mappings hold classes, and reaching them imports torch. Whoever imports the
+# package to use a model pays for those libraries anyway. `moeclip --help` would not, and takes seconds with them instead
+# of 0.05 s; its commands import the classes they use, which registers them.
+if not _is_console_command():
+    for _module in _REGISTERING_MODULES:
+        importlib.import_module(f".{_module}", __name__)

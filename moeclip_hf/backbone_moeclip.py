@@ -1,12 +1,12 @@
 """The frozen CLIP under the adapters: its weights at the model's input size, and checkpoints that leave it out."""
 
+import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
@@ -15,6 +15,18 @@ from .configuration_moeclip import MoECLIPConfig
 
 
 BACKBONE_PREFIXES = ("vision_model.", "text_model.")
+# What chooses files on the Hub, in `from_pretrained` and `load_adapter` alike.
+LOADING_ARGUMENTS = (
+    "revision",
+    "subfolder",
+    "variant",
+    "token",
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+)
+# What a tower's configuration records of how it is run rather than of what it is.
+RUNTIME_KEYS = {"dtype", "torch_dtype", "transformers_version", "_name_or_path", "architectures"}
 LARGEST_DEFAULT_IMAGE_SIZE = 518
 
 
@@ -128,15 +140,42 @@ def load_clip(name: str, **kwargs) -> CLIPModel:
     """
     # float32, since the adapters are trained on it and positions are resized in it
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    clip, loading_info = CLIPModel.from_pretrained(
-        name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
-    )
+    with weights_errors(name):
+        clip, loading_info = CLIPModel.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
+        )
     if loading_info["missing_keys"]:
         raise ValueError(
             f"{name!r} is no complete CLIP: it lacks {min(loading_info['missing_keys'])!r}. Name a CLIPModel with both "
             f"towers, such as 'openai/clip-vit-large-patch14-336'."
         )
     return clip
+
+
+@contextlib.contextmanager
+def weights_errors(name_or_path) -> Iterator[None]:
+    """Says which weights cannot be read, and that no other format than safetensors is.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder of the weights.
+
+    Raises:
+        ValueError: If they are damaged, or not there in safetensors.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights of {name_or_path}: a file is damaged or no safetensors file ({error}): fetch or save it again."
+        ) from error
+    except OSError as error:
+        # transformers' words for a missing file, which also end in the advice to read a pickle instead
+        if SAFE_WEIGHTS_NAME in str(error) and "file named" in str(error):
+            raise ValueError(
+                f"{name_or_path} has no weights in safetensors ({SAFE_WEIGHTS_NAME}): weights of another format, such as "
+                "a pickle (pytorch_model.bin), are not read."
+            ) from error
+        raise
 
 
 def backbone_state_dict(clip: CLIPModel, config: MoECLIPConfig) -> dict[str, torch.Tensor]:
@@ -164,8 +203,7 @@ def hub_arguments(kwargs: Mapping) -> dict:
     Returns:
         `dict`: those of them that say where files are found, without the weights' `variant`.
     """
-    names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-    return {name: kwargs[name] for name in names if name in kwargs}
+    return {name: kwargs[name] for name in LOADING_ARGUMENTS if name in kwargs and name != "variant"}
 
 
 def adapters_on_clip(name_or_path, config: MoECLIPConfig, kwargs: Mapping) -> dict[str, torch.Tensor]:
@@ -182,24 +220,61 @@ def adapters_on_clip(name_or_path, config: MoECLIPConfig, kwargs: Mapping) -> di
 
     Raises:
         ValueError: If the adapters' file is damaged, or the CLIP is not named or not whole.
+        OSError: If the adapters or the CLIP are not there.
     """
+    with open_weights(name_or_path, kwargs) as file:
+        adapters = {name: file.get_tensor(name) for name in file.keys()}
+    config.base_model_name_or_path = resolve_base(config.base_model_name_or_path, name_or_path, kwargs)
     arguments = hub_arguments(kwargs)
-    variant = kwargs.get("variant")
-    filename = SAFE_WEIGHTS_NAME if variant is None else SAFE_WEIGHTS_NAME.replace(".", f".{variant}.", 1)
-    adapters_file = cached_file(name_or_path, filename, **arguments)
-    try:
-        adapters = load_file(adapters_file)
-    except SafetensorError as error:
-        raise ValueError(f"{adapters_file} is damaged or no safetensors file ({error}): fetch it again.") from error
-
-    config.base_model_name_or_path = _resolve_base(config.base_model_name_or_path, name_or_path, kwargs)
     shared = {key: value for key, value in arguments.items() if key not in ("revision", "subfolder")}
-    clip = load_clip(config.base_model_name_or_path, revision=config.base_model_revision, **shared)
+    try:
+        clip = load_clip(config.base_model_name_or_path, revision=config.base_model_revision, **shared)
+    except OSError as error:
+        raise OSError(
+            f"{name_or_path} holds adapters only, and the CLIP under them, {config.base_model_name_or_path}, cannot be "
+            f"loaded: {error}"
+        ) from error
     backbone = backbone_state_dict(clip, config)
     return {**backbone, **adapters}
 
 
-def _resolve_base(base: str | None, name_or_path, kwargs: Mapping) -> str:
+@contextlib.contextmanager
+def open_weights(name_or_path, kwargs: Mapping):
+    """Opens the weights of a model in one safetensors file, whose tensors are then read one by one.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder.
+        kwargs (`Mapping`): Arguments of `from_pretrained`.
+
+    Yields:
+        `safetensors.safe_open`: The file.
+
+    Raises:
+        ValueError: If the file is damaged, or there are no weights in safetensors.
+        OSError: If there is no such repository, or it cannot be reached.
+    """
+    variant = kwargs.get("variant")
+    filename = SAFE_WEIGHTS_NAME if variant is None else SAFE_WEIGHTS_NAME.replace(".", f".{variant}.", 1)
+    with weights_errors(name_or_path):
+        path = cached_file(name_or_path, filename, **hub_arguments(kwargs))
+        with safe_open(path, framework="pt") as file:
+            yield file
+
+
+def resolve_base(base: str | None, name_or_path, kwargs: Mapping) -> str:
+    """Finds the CLIP that adapters name.
+
+    Args:
+        base (`str`, *optional*): `base_model_name_or_path` of the adapters' configuration.
+        name_or_path (`str` or `os.PathLike`): Hub id or folder of the adapters.
+        kwargs (`Mapping`): Arguments of `from_pretrained`.
+
+    Returns:
+        `str`: Hub id, or absolute path for a base relative to the adapters' folder.
+
+    Raises:
+        ValueError: If there is no base, or a relative one of adapters that are not in a local folder.
+    """
     if base is None:
         raise ValueError(
             f"{name_or_path} holds adapters only, and its config.json names no `base_model_name_or_path`: add the Hub id "
@@ -214,6 +289,75 @@ def _resolve_base(base: str | None, name_or_path, kwargs: Mapping) -> str:
             f"folder: give the Hub id of the CLIP."
         )
     return os.path.normpath(os.path.join(os.path.abspath(folder), base))
+
+
+def read_adapters(name_or_path, kwargs: Mapping) -> dict[str, torch.Tensor]:
+    """Reads the adapters' tensors of a saved model, adapters-only or full.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder.
+        kwargs (`Mapping`): Arguments of `from_pretrained`.
+
+    Returns:
+        `dict[str, torch.Tensor]`: experts, projections, image head and text adapter.
+
+    Raises:
+        ValueError: If the file is damaged.
+        OSError: If there is no such file.
+    """
+    with open_weights(name_or_path, kwargs) as file:
+        return {name: file.get_tensor(name) for name in file.keys() if is_adapter_key(name)}
+
+
+def check_same_backbone(model: nn.Module, config: MoECLIPConfig, name_or_path, kwargs: Mapping) -> None:
+    """Refuses adapters that were trained on another CLIP than the model's.
+
+    Towers of another shape, input size or activation are always refused. A full checkpoint's CLIP is compared tensor by
+    tensor; adapters-only ones by the name and revision of their CLIP, where both sides have these.
+
+    Args:
+        model (`torch.nn.Module`): A [`MoECLIPForAnomalyDetection`].
+        config ([`MoECLIPConfig`]): The adapters' configuration; a relative base in it is made absolute.
+        name_or_path (`str` or `os.PathLike`): Hub id or folder of the adapters.
+        kwargs (`Mapping`): Arguments of `from_pretrained`.
+
+    Raises:
+        ValueError: If the CLIP is another one.
+    """
+    advice = "Adapters share one CLIP at one input size: load them as a model of their own."
+    for tower in ("vision_config", "text_config"):
+        own, other = (getattr(side, tower).to_dict() for side in (model.config, config))
+        for key in sorted((own.keys() | other.keys()) - RUNTIME_KEYS):
+            if own.get(key) != other.get(key):
+                raise ValueError(
+                    f"{name_or_path} has `{tower}.{key}` {other.get(key)!r}, the model {own.get(key)!r}. {advice}"
+                )
+    if not config.adapters_only:
+        _check_backbone_tensors(model, name_or_path, kwargs, advice)
+        return
+    config.base_model_name_or_path = resolve_base(config.base_model_name_or_path, name_or_path, kwargs)
+    for key in ("base_model_name_or_path", "base_model_revision"):
+        own, other = getattr(model.config, key), getattr(config, key)
+        if own is not None and other is not None and not _same_place(own, other):
+            raise ValueError(f"{name_or_path} was trained on `{key}` {other!r}, the model is on {own!r}. {advice}")
+
+
+def _check_backbone_tensors(model: nn.Module, name_or_path, kwargs: Mapping, advice: str) -> None:
+    own = {name: tensor for name, tensor in model.state_dict().items() if not is_adapter_key(name)}
+    with open_weights(name_or_path, kwargs) as file:
+        stored = set(file.keys())
+        for name, tensor in own.items():
+            if name not in stored or not _same_values(tensor.cpu(), file.get_tensor(name)):
+                raise ValueError(f"{name_or_path} has another {name!r} than the model. {advice}")
+
+
+def _same_values(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether one tensor is the other in another precision."""
+    return torch.equal(first, second.to(first.dtype)) or torch.equal(first.to(second.dtype), second)
+
+
+def _same_place(first: str, second: str) -> bool:
+    return first == second or (os.path.exists(first) and os.path.exists(second) and os.path.samefile(first, second))
 
 
 def check_loading_info(loading_info: Mapping) -> None:

@@ -13,6 +13,12 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 from transformers import AutoConfig, CLIPTextConfig, CLIPVisionConfig
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+
+
+# A copy of this code that came with a model is found through that model's own files. The installed package alone makes
+# itself known to the Auto classes, so that models with code of different versions stay apart in one process.
+IS_INSTALLED_PACKAGE = not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 
 
 class MoELoraPeftType(enum.StrEnum):
@@ -220,6 +226,9 @@ class MoECLIPConfig(PreTrainedConfig):
             raise ValueError(
                 f"Unknown key {unknown[0]!r} in MoECLIPConfig. Known keys: {', '.join(_own_fields(self))}."
             )
+        if IS_INSTALLED_PACKAGE:
+            # `pipeline` would ask for the repository's own code, although the task is registered here.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         self.feature_layers = tuple(self.feature_layers)
         self.patch_average_kernel_sizes = tuple(self.patch_average_kernel_sizes)
@@ -312,6 +321,7 @@ def _own_fields(config: MoECLIPConfig) -> list[str]:
 
 
 MoECLIPConfig.register_for_auto_class()
-AutoConfig.register(MoECLIPConfig.model_type, MoECLIPConfig, exist_ok=True)
+if IS_INSTALLED_PACKAGE:
+    AutoConfig.register(MoECLIPConfig.model_type, MoECLIPConfig, exist_ok=True)
 
 __all__ = ["MoECLIPConfig", "MoELoraConfig"]

@@ -6,24 +6,22 @@ and `meta["reasons"]` says why.
 """
 
 import datetime
-import json
 import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from .metrics import ImageMetrics, PixelMetrics
+from .json_file import write_json
+from .metrics import ImageMetrics, PixelMetrics, merge_across_processes
 from .metrics.inputs import as_scores, as_truth
 from .processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
-from .version import __version__
+from .provenance import get_commit, get_versions
+from .timing import StageTimer
 
 
 TITLES = {
@@ -51,6 +49,18 @@ class _ClassScores:
     num_masks_empty: int = 0
     has_anomalous_pixels: bool = False
     pixels: PixelMetrics = field(default_factory=lambda: PixelMetrics(aupro=False))
+
+    def merge(self, other: "_ClassScores") -> None:
+        self.lowest = min(self.lowest, other.lowest)
+        self.highest = max(self.highest, other.highest)
+        self.map_maxima.extend(other.map_maxima)
+        self.image_scores.extend(other.image_scores)
+        self.labels.extend(other.labels)
+        self.num_masks += other.num_masks
+        self.num_masks_missing += other.num_masks_missing
+        self.num_masks_empty += other.num_masks_empty
+        self.has_anomalous_pixels |= other.has_anomalous_pixels
+        self.pixels.merge(other.pixels)
 
 
 class BenchmarkProtocol:
@@ -122,6 +132,22 @@ class BenchmarkProtocol:
             kept.has_anomalous_pixels |= bool(masks[known].any())
             kept.pixels.update(maps[known], masks[known])
 
+    def merge(self, other: "BenchmarkProtocol") -> None:
+        """Adds all that another protocol has seen, e.g. on another process; the other stays as it is.
+
+        Args:
+            other ([`BenchmarkProtocol`]): a protocol of other images, of the same or of other classes.
+
+        Raises:
+            ValueError: if the other's smoothing is not this one's.
+        """
+        if self.smoothing != other.smoothing:
+            raise ValueError(
+                f"cannot merge protocols of `smoothing` {self.smoothing!r} and {other.smoothing!r}: they must be equal."
+            )
+        for name, scores in other._classes.items():
+            self._classes.setdefault(name, _ClassScores()).merge(scores)
+
     def compute(self) -> dict:
         """Computes the metrics over all images so far.
 
@@ -135,7 +161,7 @@ class BenchmarkProtocol:
         if not self._classes:
             raise ValueError("The protocol has seen no image: call `update` first.")
         classes = {name: self._compute_class(kept) for name, kept in self._classes.items()}
-        mean = {metric: _mean_of_defined([values[metric] for values in classes.values()]) for metric in METRICS}
+        mean = {metric: average_defined([values[metric] for values in classes.values()]) for metric in METRICS}
         reasons = {name: _reasons(self._classes[name], values) for name, values in classes.items()}
         kept = self._classes.values()
         return {
@@ -154,13 +180,24 @@ class BenchmarkProtocol:
             },
         }
 
+    def final_scores(self) -> dict[str, np.ndarray]:
+        """Gives the scores by which the images are ranked. They change with every further image of a class.
+
+        Returns:
+            `dict[str, np.ndarray]`: of each class one score an image, in the order in which they came.
+        """
+        return {name: self._final_scores(kept) for name, kept in self._classes.items()}
+
+    def _final_scores(self, kept: _ClassScores) -> np.ndarray:
+        maxima = _normalize(np.array(kept.map_maxima), kept.lowest, kept.highest)
+        if self.smoothing == "medical":
+            return maxima
+        scores = np.array(kept.image_scores)
+        return 0.5 * maxima + 0.5 * _normalize(scores, scores.min(), scores.max())
+
     def _compute_class(self, kept: _ClassScores) -> dict[str, float]:
-        final_scores = _normalize(np.array(kept.map_maxima), kept.lowest, kept.highest)
-        if self.smoothing == "industrial":
-            scores = np.array(kept.image_scores)
-            final_scores = 0.5 * final_scores + 0.5 * _normalize(scores, scores.min(), scores.max())
         images = ImageMetrics()
-        images.update(final_scores, np.array(kept.labels))
+        images.update(self._final_scores(kept), np.array(kept.labels))
         metrics = images.compute() | kept.pixels.compute()
         return {metric: metrics[metric] for metric in METRICS}
 
@@ -171,11 +208,15 @@ def evaluate_model(
     dataset,
     *,
     smoothing: str = "industrial",
+    mask_threshold: int = 0,
     batch_size: int = 8,
     num_workers: int = 0,
     progress: bool = True,
 ) -> dict:
     """Evaluates a model under the benchmark protocol, at the model's input size, on the device where it is.
+
+    On several processes (`accelerate launch`, `torchrun`) each takes a part of the batches, none of them twice, and all
+    get the results of the whole.
 
     Args:
         model ([`MoECLIPForAnomalyDetection`]): the model; its mode (training or evaluation) is the same afterwards.
@@ -183,6 +224,7 @@ def evaluate_model(
         dataset (`datasets.Dataset`): images with labels and masks, from [`~data.load_anomaly_dataset`].
         smoothing (`str`, *optional*, defaults to `"industrial"`):
             The domain, `"industrial"` or `"medical"`: the kernel that smooths the maps, and the fusion of the scores.
+        mask_threshold (`int`, *optional*, defaults to 0): a pixel is anomalous if its mask is greater.
         batch_size (`int`, *optional*, defaults to 8): images per forward pass.
         num_workers (`int`, *optional*, defaults to 0): processes that decode images beside this one.
         progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar on stderr.
@@ -193,38 +235,63 @@ def evaluate_model(
     Raises:
         ValueError: if an argument is out of range, an image cannot be read or the model returns NaN.
     """
-    from .data import AnomalyDetectionDataset, collate_anomaly_samples
+    from .data import AnomalyDetectionDataset
 
-    started = time.perf_counter()
+    timer = StageTimer()
     protocol = BenchmarkProtocol(smoothing)
-    samples = AnomalyDetectionDataset(dataset, processor.image_processor)
-    # Without shuffling, batches follow each other in the order of `class_names`.
-    loader = DataLoader(samples, batch_size, num_workers=num_workers, collate_fn=collate_anomaly_samples)
-    class_names = iter(samples.class_names)
+    samples = AnomalyDetectionDataset(dataset, processor.image_processor, mask_threshold=mask_threshold)
+    rank, num_processes = _find_process()
+    part = _own_part(len(samples), batch_size, rank, num_processes)
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            text_embeds = _embed_objects(model, processor, samples.object_names)
-            with tqdm(total=len(samples), unit="image", desc="evaluating", disable=not progress) as bar:
-                for batch in loader:
-                    batch_names = [next(class_names) for _ in batch["labels"]]
-                    protocol.update(batch_names, *_predict(model, batch, text_embeds, smoothing))
-                    bar.update(len(batch_names))
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(part), unit="image", desc="evaluating", disable=not progress or rank > 0) as bar,
+        ):
+            with timer("model"):
+                text_embeds = _embed_objects(model, processor, samples.object_names)
+            loader = iter(_make_loader(samples, part, batch_size, num_workers))
+            for start in range(part.start, part.stop, batch_size):
+                with timer("loading"):
+                    batch = next(loader)
+                with timer("model"):
+                    predicted = _predict(model, batch, text_embeds, smoothing)
+                with timer("metrics"):
+                    protocol.update(samples.class_names[start : start + len(predicted[0])], *predicted)
+                bar.update(len(predicted[0]))
     finally:
         model.train(was_training)
-    results = protocol.compute()
+    with timer("metrics"):
+        results = merge_across_processes(protocol).compute()
     results["meta"] = {
         "model": model.name_or_path,
         "image_size": model.config.vision_config.image_size,
+        "mask_threshold": mask_threshold,
         **results["meta"],
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
-        "versions": {"moeclip_hf": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "num_processes": num_processes,
+        "versions": get_versions(),
+        "commit": get_commit(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(timer.total(), 1),
+        "stage_seconds": timer.rounded(),
     }
     return results
+
+
+def average_defined(values: Sequence[float | None]) -> float:
+    """Averages the values that are defined.
+
+    Args:
+        values (`Sequence[float | None]`): numbers, with NaN or None where undefined.
+
+    Returns:
+        `float`: their mean, NaN if none is defined.
+    """
+    defined = [value for value in values if value is not None and not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def write_results(results: dict, path: str | os.PathLike) -> None:
@@ -237,36 +304,51 @@ def write_results(results: dict, path: str | os.PathLike) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    path = Path(path)
-    text = json.dumps(_nan_to_none(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_json(path, _nan_to_none(results))
 
 
-def format_results(results: dict) -> str:
+def format_results(results: dict, title: str = "object") -> str:
     """Lays results out as a table in percent, one line a class and one for the mean, with notes under it.
 
     Args:
         results (`dict`): results in the form that this module's head describes, with NaN or None where undefined.
+        title (`str`, *optional*, defaults to `"object"`): head of the first column.
 
     Returns:
         `str`: lines of plain text; "-" stands for an undefined metric.
     """
-    width = max(len("object"), *(len(name) for name in results["classes"]))
+    width = max(len(title), *(len(name) for name in results["classes"]))
 
     def line(name: str, values: dict) -> str:
-        cells = [_percent(values[metric]).rjust(len(title)) for metric, title in TITLES.items()]
+        cells = [_percent(values[metric]).rjust(len(column)) for metric, column in TITLES.items()]
         return "  ".join([name.ljust(width), *cells])
 
-    head = "  ".join(["object".ljust(width), *TITLES.values()])
+    head = "  ".join([title.ljust(width), *TITLES.values()])
     rule = "-" * len(head)
     rows = [line(name, values) for name, values in results["classes"].items()]
     return "\n".join([head, rule, *rows, rule, line("mean", results["mean"]), *_notes(results)])
+
+
+def _find_process() -> tuple[int, int]:
+    """Gives this process's rank and the number of processes."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _own_part(num_samples: int, batch_size: int, rank: int, num_processes: int) -> range:
+    """Gives the samples of one process: whole batches in a row, so that all together are those of a single process."""
+    num_batches = math.ceil(num_samples / batch_size)
+    first, last = (num_batches * number // num_processes for number in (rank, rank + 1))
+    return range(min(first * batch_size, num_samples), min(last * batch_size, num_samples))
+
+
+def _make_loader(samples, part: range, batch_size: int, num_workers: int) -> DataLoader:
+    from .data import collate_anomaly_samples
+
+    subset = Subset(samples, part)
+    return DataLoader(subset, batch_size, num_workers=num_workers, collate_fn=collate_anomaly_samples)
 
 
 def _embed_objects(model, processor, object_names: list[str]) -> torch.Tensor:
@@ -288,7 +370,8 @@ def _predict(model, batch: dict, text_embeds: torch.Tensor, smoothing: str) -> t
     )
     maps = smooth_anomaly_logits(outputs.anomaly_logits, smoothing)
     maps = resize_anomaly_map(maps, tuple(batch["mask_labels"].shape[-2:]))
-    return maps, outputs.image_score, batch["labels"], batch["mask_labels"]
+    # Brought over here, so that the device's work counts as the model's time.
+    return maps.cpu(), outputs.image_score.cpu(), batch["labels"], batch["mask_labels"]
 
 
 def _normalize(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
@@ -296,11 +379,6 @@ def _normalize(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
     if lowest >= 0 and highest <= 1:
         return values
     return (values - lowest) / (highest - lowest) if highest > lowest else np.zeros_like(values)
-
-
-def _mean_of_defined(values: list[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
 
 
 def _reasons(kept: _ClassScores, values: dict[str, float]) -> dict[str, str]:

@@ -167,7 +167,8 @@ class MoELoraExperts(nn.Module):
             `(batch_size, sequence_length, num_experts, r)`, float32.
         """
         with torch.autocast(device_type=hidden_states.device.type, enabled=False):
-            tokens = hidden_states.float()
+            # torch multiplies a permuted tensor by other kernels for trained weights than for frozen ones
+            tokens = hidden_states.float().contiguous()
             router_logits = tokens @ self.router.float().T
             weights = self._route(router_logits)  # (batch_size, sequence_length, num_experts)
             codes = self._encode(tokens)  # (batch_size, sequence_length, num_experts, r)

@@ -23,7 +23,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
-from .configuration_moeclip import MoECLIPConfig
+from .configuration_moeclip import IS_INSTALLED_PACKAGE, MoECLIPConfig
 
 
 logger = logging.get_logger(__name__)
@@ -71,6 +71,23 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """
     width, height = image.size
     return (width, height) if (read_orientation(image) or 1) >= 5 else (height, width)
+
+
+def picture_size(image, input_data_format=None) -> tuple[int, int]:
+    """The size of a picture of any kind as the model sees it, upright.
+
+    Args:
+        image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
+            One picture.
+        input_data_format (`str` or `ChannelDimension`, *optional*):
+            Where an array has its channels; None finds out by their number.
+
+    Returns:
+        `tuple(int, int)`: height and width in pixels.
+    """
+    if isinstance(image, Image.Image):
+        return upright_size(image)
+    return _channels_last(_to_numpy(image), input_data_format).shape[:2]
 
 
 def mask_orientation(mask: Image.Image, image: Image.Image) -> int:
@@ -274,7 +291,10 @@ class MoECLIPImageProcessor(PilBackend):
         is_path = isinstance(image_url_or_urls, (str, os.PathLike))
         if is_path and not str(image_url_or_urls).startswith(("http://", "https://", "data:")):
             return _open_image(image_url_or_urls)
-        return super().fetch_images(image_url_or_urls)
+        try:
+            return super().fetch_images(image_url_or_urls)
+        except UnidentifiedImageError:
+            raise ValueError(_not_a_picture(image_url_or_urls)) from None
 
     def process_image(self, image, input_data_format=None, intensity_window=None, **kwargs) -> np.ndarray:
         """Turns one picture upright and into 8-bit RGB.
@@ -343,7 +363,7 @@ class MoECLIPImageProcessor(PilBackend):
         else:
             is_picture = isinstance(mask, Image.Image)
             values = mask_values(turn(mask, read_orientation(mask) or 1)) if is_picture else _values(_to_numpy(mask))
-            image_size = _upright_shape(image, input_data_format)
+            image_size = picture_size(image, input_data_format)
             if values.shape != image_size:
                 raise ValueError(_size_mismatch(values.shape, image_size))
         marked = mark(values, mask_threshold)
@@ -389,7 +409,11 @@ def _open_image(path) -> Image.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"picture {str(path)!r} does not exist.") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{str(path)!r} is not a picture that Pillow can read.") from None
+        raise ValueError(_not_a_picture(path)) from None
+
+
+def _not_a_picture(source) -> str:
+    return f"{str(source)[:200]!r} is not a picture that Pillow can read."
 
 
 def _as_list(images) -> list:
@@ -422,12 +446,6 @@ def _channels_last(array: np.ndarray, input_data_format) -> np.ndarray:
                 f"an array of shape {array.shape} has no axis of 1, 3 or 4 channels, first or last."
             ) from None
     return np.moveaxis(array, 0, -1) if ChannelDimension(input_data_format) == ChannelDimension.FIRST else array
-
-
-def _upright_shape(image, input_data_format) -> tuple[int, int]:
-    if isinstance(image, Image.Image):
-        return upright_size(image)
-    return _channels_last(_to_numpy(image), input_data_format).shape[:2]
 
 
 def _values(mask: np.ndarray) -> np.ndarray:
@@ -486,7 +504,8 @@ def _value_range(values: np.ndarray) -> tuple[float, float]:
     )
 
 
-AutoImageProcessor.register(MoECLIPConfig, image_processor_classes={"pil": MoECLIPImageProcessor}, exist_ok=True)
 MoECLIPImageProcessor.register_for_auto_class()
+if IS_INSTALLED_PACKAGE:
+    AutoImageProcessor.register(MoECLIPConfig, image_processor_classes={"pil": MoECLIPImageProcessor}, exist_ok=True)
 
 __all__ = ["IGNORE_INDEX", "MoECLIPImageProcessor"]

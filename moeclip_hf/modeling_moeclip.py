@@ -13,6 +13,7 @@ import math
 import os
 import tempfile
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -25,11 +26,12 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.activations import ACT2FN
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, resolve_revision
 from transformers.utils.output_capturing import OutputRecorder
 
+from .adapters_moeclip import DEFAULT_ADAPTER, MoECLIPAdapterMixin
 from .backbone_moeclip import (
     adapters_on_clip,
     backbone_state_dict,
@@ -38,11 +40,19 @@ from .backbone_moeclip import (
     hub_arguments,
     is_adapter_key,
     load_clip,
+    weights_errors,
 )
-from .configuration_moeclip import MoECLIPConfig, MoELoraConfig
+from .configuration_moeclip import IS_INSTALLED_PACKAGE, MoECLIPConfig, MoELoraConfig
 from .experts_moeclip import MoELoraExperts
+from .heads_moeclip import ImageHead, Projection, average_patches
 from .loss_moeclip import classification_loss, etf_loss, load_balancing_loss, segmentation_loss
-from .tuner_moeclip import MoELoraLayer, MoELoraModel
+from .tuner_moeclip import MoELoraLayer, MoELoraModel, attach_moe_lora
+
+
+if TYPE_CHECKING:
+    # Never run. `save_pretrained` copies every file that this one names in an import from beside itself, so this is the
+    # list of the code that a saved model carries beyond what the model needs.
+    from .processing_moeclip import MoECLIPProcessor  # noqa: F401
 
 
 # Similarities are multiplied by this before the softmax over the two classes; CLIP's own logit scale ends there too.
@@ -90,69 +100,6 @@ class MoECLIPOutput(ModelOutput):
     router_logits: tuple[torch.Tensor, ...] | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
-
-
-def average_patches(tokens: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Averages each patch with its neighbours (PAA): stride 1, zeros beyond the border count in the mean.
-
-    Args:
-        tokens (`torch.Tensor` of shape `(batch_size, num_patches, hidden_size)`): Patches of a square grid, row by row.
-        kernel_size (`int`): Side of the window in patches, odd.
-
-    Returns:
-        `torch.Tensor`: averaged patches of the same shape.
-    """
-    if kernel_size == 1:
-        return tokens
-    grid_size = math.isqrt(tokens.shape[1])
-    grid = tokens.unflatten(1, (grid_size, grid_size)).permute(0, 3, 1, 2)  # (batch_size, hidden_size, grid, grid)
-    grid = nn.functional.avg_pool2d(grid, kernel_size, stride=1, padding=kernel_size // 2)
-    return grid.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-class Projection(nn.Linear):
-    """Linear map without bias, with an optional activation."""
-
-    def __init__(self, in_features: int, out_features: int, activation: str | None = None):
-        super().__init__(in_features, out_features, bias=False)
-        self.activation = None if activation is None else ACT2FN[activation]
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Projects `(..., in_features)` to `(..., out_features)`."""
-        projected = super().forward(features)
-        return projected if self.activation is None else self.activation(projected)
-
-
-class ImageHead(nn.Module):
-    """Depth-wise adapter that turns the last feature layer's patches into one image embedding.
-
-    Layer norm, depth-wise convolution over the patch sequence, GELU, point-wise convolution; each patch is
-    L2-normalised and the patches are averaged.
-
-    Args:
-        hidden_size (`int`): Width of the vision tower.
-        projection_dim (`int`): Width of the image embedding.
-        layer_norm_eps (`float`): Epsilon of the layer norm.
-    """
-
-    def __init__(self, hidden_size: int, projection_dim: int, layer_norm_eps: float):
-        super().__init__()
-        self.layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.depthwise_conv = nn.Conv1d(hidden_size, hidden_size, 3, padding=1, groups=hidden_size, bias=False)
-        self.pointwise_conv = nn.Conv1d(hidden_size, projection_dim, 1, bias=False)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embeds the images.
-
-        Args:
-            tokens (`torch.Tensor` of shape `(batch_size, num_patches, hidden_size)`): Patches after the final norm.
-
-        Returns:
-            `torch.Tensor` of shape `(batch_size, projection_dim)`, float32, not normalised.
-        """
-        sequence = self.layer_norm(tokens).transpose(1, 2)  # (batch_size, hidden_size, num_patches)
-        sequence = self.pointwise_conv(nn.functional.gelu(self.depthwise_conv(sequence)))
-        return nn.functional.normalize(sequence.float(), dim=1).mean(dim=2)
 
 
 class FusedQuickGELU(nn.Module):
@@ -217,7 +164,7 @@ class MoECLIPPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
 
 
-class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
+class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
     r"""Anomaly maps and scores of images, given two texts about the object in each.
 
     The CLIP inside is frozen; experts, projections, image head and text adapter are trained.
@@ -244,7 +191,9 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         self.text_model = CLIPTextModel._from_config(text_config)
         self.vision_model = MoECLIPVisionModel._from_config(vision_config)
         if config.moe_lora is not None:
-            MoELoraModel(self.vision_model, MoELoraConfig(**config.moe_lora), "default")
+            MoELoraModel(self.vision_model, MoELoraConfig(**config.moe_lora), DEFAULT_ADAPTER)
+        for layer in self.vision_model.encoder.layers:
+            attach_moe_lora(layer)  # empty where this adapter has no experts: an adapter loaded later may have some
 
         num_layers = len(config.feature_layers)
         self.patch_projections = nn.ModuleList(
@@ -255,12 +204,15 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         if config.use_image_head:
             self.image_head = ImageHead(vision_config.hidden_size, config.projection_dim, vision_config.layer_norm_eps)
         self.text_adapter = Projection(text_config.hidden_size, config.projection_dim, "leaky_relu")
+        self._start_adapters()
         self.post_init()
         self.freeze_backbone()
 
     def freeze_backbone(self) -> None:
-        """Marks the adapters as trainable and the CLIP under them as frozen."""
-        for name, parameter in self.named_parameters():
+        """Marks the active adapter as trainable; the CLIP under it and the other adapters as frozen."""
+        trainable = self._single_adapter(dict(self.named_parameters()), self.active_adapter)
+        self.requires_grad_(False)
+        for name, parameter in trainable.items():
             parameter.requires_grad_(is_adapter_key(name))
 
     def moe_lora_layers(self) -> dict[int, MoELoraExperts]:
@@ -269,11 +221,8 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         Returns:
             `dict[int, MoELoraExperts]`: experts by 0-based layer number, in ascending order.
         """
-        attached = {
-            index: layer.moe_lora.active_experts()
-            for index, layer in enumerate(self.vision_model.encoder.layers)
-            if hasattr(layer, "moe_lora")
-        }
+        layers = enumerate(self.vision_model.encoder.layers)
+        attached = {index: layer.moe_lora.active_experts() for index, layer in layers}
         return {index: experts[-1] for index, experts in attached.items() if experts}
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
@@ -553,7 +502,8 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
                 Input size in pixels, a multiple of the patch size. `None`: the largest one up to 518.
             hidden_act (`str`, *optional*): Activation of both towers. `None`: the CLIP's own.
             **config_fields: Fields of [`MoECLIPConfig`]. `feature_layers` defaults to the ends of the tower's four
-                quarters, `projection_dim` to the CLIP's.
+                quarters, `projection_dim` to the CLIP's, `base_model_revision` to the commit that a CLIP from the Hub
+                is at.
 
         Returns:
             [`MoECLIPForAnomalyDetection`] in evaluation mode.
@@ -565,8 +515,10 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
             clip = clip_name_or_path_or_model
         else:
             name = os.fspath(clip_name_or_path_or_model)
-            clip = load_clip(name, revision=config_fields.get("base_model_revision"))
+            revision = resolve_revision(name, config_fields.get("base_model_revision"))
+            clip = load_clip(name, revision=revision)
             config_fields.setdefault("base_model_name_or_path", os.path.abspath(name) if os.path.isdir(name) else name)
+            config_fields.setdefault("base_model_revision", getattr(revision, "resolved", None))  # the commit
 
         model = cls(config_on_clip(clip.config, image_size=image_size, hidden_act=hidden_act, **config_fields))
         model.load_state_dict(backbone_state_dict(clip, model.config), strict=False)
@@ -595,31 +547,36 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         if kwargs.pop("use_safetensors", True) is False:
             raise ValueError("`use_safetensors` (False) must be True: weights are loaded from safetensors only.")
         with_loading_info = kwargs.pop("output_loading_info", False)
-        if not isinstance(config, MoECLIPConfig):
+        weights = pretrained_model_name_or_path
+        # not `MoECLIPConfig`: code loaded from a folder exists once for each Auto class, and so does the class
+        if not isinstance(config, PreTrainedConfig):
             source = pretrained_model_name_or_path if config is None else config
             config, unused = MoECLIPConfig.from_pretrained(source, return_unused_kwargs=True, **kwargs)
             kwargs = {**unused, **hub_arguments(kwargs)}
         if config.adapters_only and kwargs.get("state_dict") is None:
             config = copy.deepcopy(config)
             kwargs["state_dict"] = adapters_on_clip(pretrained_model_name_or_path, config, kwargs)
-            pretrained_model_name_or_path = None
+            weights = None
             for name in ("revision", "subfolder", "variant", "token", "cache_dir", "force_download"):
                 kwargs.pop(name, None)
-        model, loading_info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *model_args,
-            config=config,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **kwargs,
-        )
+        with weights_errors(pretrained_model_name_or_path):
+            model, loading_info = super().from_pretrained(
+                weights,
+                *model_args,
+                config=config,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **kwargs,
+            )
         check_loading_info(loading_info)
+        if weights is None and pretrained_model_name_or_path is not None:
+            model.name_or_path = model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
         model.freeze_backbone()
         return (model, loading_info) if with_loading_info else model
 
     def save_pretrained(self, save_directory, adapters_only: bool | None = None, state_dict=None, **kwargs):
-        """Saves the model as safetensors.
+        """Saves the model with its active adapter as safetensors, and the code that loads it and runs its pipeline.
 
         Args:
             save_directory (`str` or `os.PathLike`): Folder to write, made if missing.
@@ -632,19 +589,23 @@ class MoECLIPForAnomalyDetection(MoECLIPPreTrainedModel):
         Raises:
             ValueError: If the CLIP is left out but the configuration does not name it.
         """
+        # Imported here because the pipeline is built on this file; the import also makes its code travel along.
+        from .pipeline_moeclip import custom_pipelines
+
         adapters_only = _default(adapters_only, self.config.adapters_only)
         if adapters_only and self.config.base_model_name_or_path is None:
             raise ValueError(
                 "`adapters_only` (True) needs `config.base_model_name_or_path`, the Hub id or folder of the CLIP: set it "
                 "or save the whole model."
             )
-        state_dict = _default(state_dict, self.state_dict())
+        state_dict = self._single_adapter(_default(state_dict, self.state_dict()), self.active_adapter)
         if adapters_only:
             state_dict = {name: tensor for name, tensor in state_dict.items() if is_adapter_key(name)}
         save_directory = os.path.abspath(save_directory)
         if kwargs.get("push_to_hub"):
             kwargs.setdefault("repo_id", os.path.basename(save_directory))
         os.makedirs(save_directory, exist_ok=True)
+        self.config.custom_pipelines = custom_pipelines()
         configured, self.config.adapters_only = self.config.adapters_only, adapters_only
         try:
             # written aside and moved, so that an interruption leaves no half-written file under its final name
@@ -681,6 +642,7 @@ def _resolve_object_ids(object_ids: torch.Tensor | None, num_objects: int, pixel
 
 
 MoECLIPForAnomalyDetection.register_for_auto_class("AutoModel")
-AutoModel.register(MoECLIPConfig, MoECLIPForAnomalyDetection, exist_ok=True)
+if IS_INSTALLED_PACKAGE:
+    AutoModel.register(MoECLIPConfig, MoECLIPForAnomalyDetection, exist_ok=True)
 
 __all__ = ["MoECLIPForAnomalyDetection", "MoECLIPOutput", "MoECLIPVisionModel"]

@@ -9,7 +9,7 @@ from transformers import AutoProcessor, AutoTokenizer
 from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from .configuration_moeclip import MoECLIPConfig
+from .configuration_moeclip import IS_INSTALLED_PACKAGE, MoECLIPConfig
 from .image_processing_moeclip import MoECLIPImageProcessor
 from .prompts_moeclip import build_prompts
 
@@ -276,7 +276,8 @@ def _check_size(size) -> tuple[int, int]:
     return int(values[0]), int(values[1])
 
 
-AutoProcessor.register(MoECLIPConfig, MoECLIPProcessor, exist_ok=True)
 MoECLIPProcessor.register_for_auto_class()
+if IS_INSTALLED_PACKAGE:
+    AutoProcessor.register(MoECLIPConfig, MoECLIPProcessor, exist_ok=True)
 
 __all__ = ["SMOOTHING", "MoECLIPImageProcessor", "MoECLIPProcessor", "resize_anomaly_map", "smooth_anomaly_logits"]

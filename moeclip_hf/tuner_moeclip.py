@@ -78,6 +78,22 @@ def _adapt_output(layer: nn.Module, args, output):
     return layer.moe_lora(output)[0]
 
 
+def attach_moe_lora(layer: nn.Module) -> MoELoraLayer:
+    """Puts an empty [`MoELoraLayer`] beside an encoder layer, unless it has one, and sends the layer's output through.
+
+    Args:
+        layer (`torch.nn.Module`): The encoder layer.
+
+    Returns:
+        [`MoELoraLayer`]: What stands beside the layer, in `layer.moe_lora`.
+    """
+    if not hasattr(layer, "moe_lora"):
+        layer.moe_lora = MoELoraLayer(next(layer.parameters()))
+        # before other hooks, so that recorded hidden states are the adapted ones
+        layer._moe_lora_handle = layer.register_forward_hook(_adapt_output, prepend=True)
+    return layer.moe_lora
+
+
 class MoELoraModel(BaseTuner):
     """Attaches [`MoELoraExperts`] to the encoder layers of a vision tower, as `get_peft_model` expects of a tuner.
 
@@ -123,16 +139,11 @@ class MoELoraModel(BaseTuner):
         self, peft_config, adapter_name, target, target_name, parent, current_key, parameter_name=None
     ):
         experts = MoELoraExperts(peft_config, _hidden_size(target, current_key), _layer_index(current_key))
-        weight = next(target.parameters())
         if not experts.router.is_meta:
-            experts.to(device=weight.device, dtype=weight.dtype)
-        experts.train(target.training)
-        if not hasattr(target, "moe_lora"):
-            target.moe_lora = MoELoraLayer(weight)
-            # before other hooks, so that recorded hidden states are the adapted ones
-            target._moe_lora_handle = target.register_forward_hook(_adapt_output, prepend=True)
-        target.moe_lora.update_layer(adapter_name, experts)
-        target.moe_lora.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
+            experts.to(device=next(target.parameters()).device)
+        moe_lora = attach_moe_lora(target)
+        moe_lora.update_layer(adapter_name, experts.train(target.training))
+        moe_lora.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
 
     def _unload_and_optionally_merge(self, merge=True, progressbar=False, safe_merge=False, adapter_names=None):
         if merge:

@@ -12,7 +12,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from moeclip_hf import MoECLIPImageProcessor, MoECLIPProcessor
 from moeclip_hf.data import load_anomaly_dataset
-from moeclip_hf.evaluation import METRICS, BenchmarkProtocol, evaluate_model, format_results, write_results
+from moeclip_hf.evaluation import (
+    METRICS,
+    BenchmarkProtocol,
+    _own_part,
+    evaluate_model,
+    format_results,
+    write_results,
+)
 
 
 def reference_protocol(class_names, maps, scores, labels, masks, domain):
@@ -85,6 +92,45 @@ def test_batches_make_no_difference_and_torch_is_welcome():
     expected = run_protocol(*images, batch_size=30)
     assert run_protocol(*images, batch_size=1) == expected
     assert run_protocol(images[0], *(torch.from_numpy(values) for values in images[1:])) == expected
+
+
+@pytest.mark.parametrize("domain", ["industrial", "medical"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1), (3, 2, 1, 0)])
+def test_parts_merged_in_any_order_equal_the_definition(domain, order):
+    class_names, maps, scores, labels, masks = draw(num_images=40, scale=30, shift=-12)
+    masks[[1, 7, 9]] = -100
+    images = (class_names, maps, 5 * scores - 1, labels, masks)
+    parts = []
+    for index in range(4):
+        parts.append(BenchmarkProtocol(domain))
+        rows = range(index, 40, 4) if index < 2 else range(index, 40, 4)[::-1]
+        for row in rows:
+            parts[index].update([class_names[row]], *(values[row : row + 1] for values in images[1:]))
+    before = repr(parts[order[1]].compute())
+    merged = BenchmarkProtocol(domain)
+    for index in order:
+        merged.merge(parts[index])
+    results, expected = merged.compute(), reference_protocol(*images, domain)
+    for name, values in expected["classes"].items():
+        assert results["classes"][name] == pytest.approx(values, abs=1e-9)
+    assert results["mean"] == pytest.approx(expected["mean"], abs=1e-9)
+    assert results["meta"] == run_protocol(*images, domain)["meta"]
+    assert repr(parts[order[1]].compute()) == before
+
+
+def test_only_protocols_of_one_smoothing_merge():
+    with pytest.raises(ValueError, match="cannot merge protocols of `smoothing` 'industrial' and 'medical'"):
+        BenchmarkProtocol().merge(BenchmarkProtocol("medical"))
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "batch_size", "num_processes"), [(14, 4, 2), (14, 4, 3), (3, 8, 2), (9, 1, 4)]
+)
+def test_processes_share_the_batches_of_one(num_samples, batch_size, num_processes):
+    parts = [_own_part(num_samples, batch_size, rank, num_processes) for rank in range(num_processes)]
+    assert [index for part in parts for index in part] == list(range(num_samples))
+    assert all(part.start % batch_size == 0 for part in parts if len(part))
+    assert max(map(len, parts)) <= batch_size * (num_samples // (batch_size * num_processes) + 1)
 
 
 def test_unknown_masks_count_on_image_level_only():
@@ -274,6 +320,16 @@ def test_meta_says_what_was_measured(tiny_model, processor, benchmark, capsys):
     assert (meta["dtype"], meta["device"], meta["smoothing"]) == ("bfloat16", "cpu", "industrial")
     assert meta["versions"]["torch"] == torch.__version__
     assert "14/14" in capsys.readouterr().err
+
+
+def test_mask_rule_and_stages_are_recorded(tiny_model, processor, benchmark):
+    results = evaluate_model(tiny_model, processor, benchmark, mask_threshold=254, progress=False)
+    unmasked = evaluate_model(tiny_model, processor, benchmark, mask_threshold=255, progress=False)
+    assert (results["meta"]["mask_threshold"], unmasked["meta"]["mask_threshold"]) == (254, 255)
+    assert unmasked["meta"]["reasons"]["classes"]["bottle"]["pixel_ap"] == "every mask is empty"
+    stages = results["meta"]["stage_seconds"]
+    assert set(stages) == {"loading", "model", "metrics"}
+    assert sum(stages.values()) <= results["meta"]["seconds"] + 0.1
 
 
 def test_a_grid_too_small_for_the_domain_is_named(tiny_model, processor, benchmark):

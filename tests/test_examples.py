@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peft import PeftConfig
 from PIL import Image
 
-from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor, MoELoraConfig
 from moeclip_hf.cli import main
 from moeclip_hf.training_record import read_training_record
 
@@ -75,6 +76,29 @@ def test_train_no_trainer(tiny_clip_folder, data, tmp_path):
     assert all(experts.lora_B.abs().sum() > 0 for experts in model.moe_lora_layers().values())
 
 
+def test_use_as_peft_adapter(tiny_clip_folder, tmp_path):
+    done = run_script(
+        "use_as_peft_adapter.py",
+        "--clip",
+        tiny_clip_folder,
+        "--layers",
+        "1",
+        "3",
+        "--output",
+        str(tmp_path / "adapter"),
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("trainable params: 1,280 || all params: ")
+    before, after = (float(number) for number in lines[1].removeprefix("loss ").split(" -> "))
+    assert after < before
+    assert lines[2:] == [
+        "trained: embeddings equal those before saving: True",
+        "untrained: embeddings equal those before saving: False",
+        "disabled: embeddings equal the plain CLIP's: True",
+    ]
+    assert type(PeftConfig.from_pretrained(tmp_path / "adapter")) is MoELoraConfig
+
+
 @pytest.mark.slow
 def test_train_no_trainer_on_two_processes(tiny_clip_folder, data, tmp_path):
     """One trained model, one table an epoch: the processes share the work."""
@@ -89,3 +113,31 @@ def test_train_no_trainer_on_two_processes(tiny_clip_folder, data, tmp_path):
 
 def test_train_no_trainer_is_short():
     assert len((ROOT / "examples" / "train_no_trainer.py").read_text().splitlines()) < 200
+
+
+@pytest.mark.parametrize("what", [[], ["--accuracy"], ["--speed"]])
+def test_benchmark_metrics(what):
+    lines = run_script("benchmark_metrics.py", *what, "--num-images", "4", "--size", "40").stdout.splitlines()
+    if what == ["--accuracy"]:
+        errors = [float(cell) for line in lines[2:] for cell in line.split()[-4:]]
+        assert len(errors) == 4 * 18
+        assert max(errors) < 1e-12  # so few scores are exact
+    elif what == ["--speed"]:
+        assert sum("x faster" in line for line in lines) == 2
+    else:
+        assert lines[0] == "4 images, 0 M pixels, 1 classes"
+        assert any(line.startswith("peak memory") for line in lines)
+        assert [line.split()[0] for line in lines if line.endswith(" s")] == ["drawing", "metrics,", "metrics,"]
+
+
+def test_pipeline(data, tmp_path):
+    pictures = sorted((Path(data) / "tile").glob("test/*/*.png"))
+    options = ["--object", "tile", "--threshold", "0", "--mask-threshold", "-1000000", *map(str, pictures)]
+    lines = run_script("pipeline.py", *options).stdout.splitlines()
+    assert len(lines) == 2 * len(pictures)
+    for picture, verdict, region in zip(pictures, lines[::2], lines[1::2], strict=True):
+        assert verdict.startswith(f"{picture} (56 x 56): anomalous, score 0.")
+        assert region.startswith("  columns 0 to 56, rows 0 to 56: up to ")
+    options = ["--threshold", "1.01", "--mask-threshold", "1000000", "--domain", "medical", str(pictures[0])]
+    (line,) = run_script("pipeline.py", *options).stdout.splitlines()
+    assert ": normal, score 0." in line

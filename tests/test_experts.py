@@ -178,6 +178,16 @@ def test_rank_beyond_the_chunk_is_refused():
         MoELoraExperts(MoELoraConfig(r=9), WIDTH, 0)
 
 
+def test_frozen_and_trained_experts_agree_to_the_last_bit():
+    experts = build_experts()
+    tokens = torch.randn(2, WIDTH, 16, generator=torch.Generator().manual_seed(0)).transpose(
+        1, 2
+    )  # as a tower's patches come from its convolution
+    trained = experts(tokens)
+    frozen = experts.requires_grad_(False)(tokens)
+    assert all(torch.equal(a, b) for a, b in zip(trained, frozen, strict=True))
+
+
 def test_copies_are_independent():
     experts = build_experts()
     twin = copy.deepcopy(experts)

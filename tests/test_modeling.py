@@ -12,7 +12,8 @@ from transformers import AutoModel, CLIPModel, CLIPVisionModel
 
 from moeclip_hf import MoECLIPConfig, MoECLIPForAnomalyDetection
 from moeclip_hf.backbone_moeclip import is_adapter_key, resize_position_embeddings
-from moeclip_hf.modeling_moeclip import FusedQuickGELU, average_patches
+from moeclip_hf.heads_moeclip import average_patches
+from moeclip_hf.modeling_moeclip import FusedQuickGELU
 
 
 def make_inputs(model, batch_size=3, num_objects=2, seed=0, with_labels=False):

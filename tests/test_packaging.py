@@ -1,43 +1,30 @@
 """What is shipped: wheel and sdist, a run with the core requirements alone, declared imports, one set of versions."""
 
 import ast
-import configparser
 import email
-import importlib.metadata
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from core_environment import ROOT, closure, declared, make_environment, run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import moeclip_hf
 
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moeclip_hf"
 CORE = {"torch", "transformers", "peft", "safetensors", "huggingface_hub", "Pillow", "numpy"}
 # Distributions whose import name differs from their own.
 IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml"}
 # torch's requirements where it is built for CUDA; which of them there are depends on the machine.
 CUDA_RUNTIME = ("nvidia-", "cuda-", "triton")
-
-
-def run(*command, cwd, **environment):
-    """Runs a command that must succeed, without this process' import path, and returns its stdout."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=inherited | environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -67,45 +54,9 @@ def metadata(wheel):
 def core_python(wheel, metadata, tmp_path_factory):
     """Interpreter of a fresh environment: the wheel, the core requirements and what these require, nothing else."""
     folder = tmp_path_factory.mktemp("core")
-    venv.create(folder, symlinks=True)
-    python = folder / "bin" / "python"
-    site_packages = Path(
-        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
-    )
-    for name in closure(metadata.get_all("Requires-Dist")):
-        expose(importlib.metadata.distribution(name), site_packages)
+    python = make_environment(folder, metadata.get_all("Requires-Dist"))
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps", wheel, cwd=folder)
     return python
-
-
-def closure(requirements, extras=("",)):
-    """Names of the distributions that the requirements name, directly or not, on this machine."""
-    seen = set()
-    pending = [(Requirement(text), tuple(extras)) for text in requirements]
-    while pending:
-        requirement, extras = pending.pop()
-        name = canonicalize_name(requirement.name)
-        applies = requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
-        if not applies or name == "moeclip-hf" or (name, *requirement.extras) in seen:
-            continue
-        seen.add((name, *requirement.extras))
-        pending += [(Requirement(text), ("", *requirement.extras)) for text in importlib.metadata.requires(name) or []]
-    return {name for name, *_ in seen}
-
-
-def expose(distribution, site_packages):
-    """Links a distribution's top-level files and folders into another environment."""
-    for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
-        if not (site_packages / top).exists():
-            (site_packages / top).symlink_to(Path(distribution.locate_file(top)).resolve())
-
-
-def declared():
-    """Requirements of setup.cfg: the core's under the key "", each extra's under its name."""
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg")
-    groups = {"": parser["options"]["install_requires"], **parser["options.extras_require"]}
-    return {name: [Requirement(line) for line in text.split("\n") if line.strip()] for name, text in groups.items()}
 
 
 def pins():
@@ -225,14 +176,10 @@ def modules_after(code):
     return set(run(sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)", cwd=ROOT).split())
 
 
-def test_import_loads_no_library():
-    assert not {"torch", "transformers", "peft", "numpy", "PIL"} & modules_after("import moeclip_hf")
-
-
-def test_inference_loads_model_files_only():
-    code = "from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor, MoELoraModel"
+def test_import_loads_model_files_only():
+    code = "import moeclip_hf"
     own = {name for name in modules_after(code) if name.startswith("moeclip_hf.")}
-    assert own
+    assert {"moeclip_hf.modeling_moeclip", "moeclip_hf.processing_moeclip"} <= own
     assert {name for name in own if not name.endswith("_moeclip")} <= {"moeclip_hf.version"}
 
 
@@ -281,9 +228,12 @@ def make_plan(environment, *targets):
 
 def test_make_installs_once(tmp_path):
     assert "pip install" in make_plan(tmp_path, "test")
-    stamp = tmp_path / ".installed"
+    stamp, space_stamp = tmp_path / ".installed", tmp_path / "space" / ".installed"
     stamp.touch()
-    for target in ("demo", "test", "test-slow", "quality", "style"):
+    assert "space/requirements.txt" in make_plan(tmp_path, "space")
+    space_stamp.parent.mkdir()
+    space_stamp.touch()
+    for target in ("demo", "space", "test", "test-slow", "quality", "style"):
         plan = make_plan(tmp_path, target)
         assert "pip install" not in plan
         assert plan.strip()
@@ -293,7 +243,7 @@ def test_make_installs_once(tmp_path):
 
 def test_make_help_lists_every_target():
     text = run("make", "help", cwd=ROOT)
-    for target in ("demo", "test", "test-slow", "quality", "style"):
+    for target in ("demo", "space", "test", "test-slow", "quality", "style"):
         assert f"make {target} " in text
 
 

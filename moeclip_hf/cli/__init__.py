@@ -29,9 +29,12 @@ COMMANDS = {
     "demo": Command("train and test on the built-in benchmark: no download, a few minutes on a CPU", "demo"),
     "train": Command("train MoECLIP on a pretrained CLIP and your own images", "train"),
     "evaluate": Command("measure a trained model on images with known labels and masks", "eval"),
+    "benchmark": Command("measure a trained model on the paper's 14 benchmarks", "eval"),
+    "report": Command("lay the benchmarks' results beside the paper's figures", "eval"),
     "ablate": Command("train several recipes with several seeds and compare them", "train"),
     "data": Command("check that a benchmark or your own data are whole and readable", "eval"),
     "convert": Command("turn a checkpoint of the authors' code into a model of this package", None),
+    "push": Command("send a trained model to the Hub, with a model card", "eval"),
 }
 
 
@@ -108,8 +111,12 @@ def user_errors() -> tuple[type[BaseException], ...]:
         `tuple[type[BaseException], ...]`: Python's own, and those of libraries that have been imported by now.
     """
     errors: list[type[BaseException]] = [ValueError, OSError, ImportError]
-    # Neither of these two is a ValueError, though both mean a damaged or hand-edited file.
-    for module, name in (("safetensors", "SafetensorError"), ("huggingface_hub.errors", "StrictDataclassError")):
+    # None of these is a ValueError or an OSError, though they mean a damaged or hand-edited file, or a broken connection.
+    for module, name in (
+        ("safetensors", "SafetensorError"),
+        ("huggingface_hub.errors", "StrictDataclassError"),
+        ("huggingface_hub.errors", "HTTPError"),
+    ):
         if module in sys.modules:
             errors.append(getattr(sys.modules[module], name))
     return tuple(errors)
@@ -126,6 +133,8 @@ def describe_error(error: BaseException, name: str | None, args: argparse.Namesp
     Returns:
         `str`: One line, without the exception's class unless it has no message.
     """
+    from ..hub_errors import describe_hub_error
+
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("moeclip_hf"):
         package = error.name.partition(".")[0]
         extra = COMMANDS[name].extra if name in COMMANDS else None
@@ -135,11 +144,12 @@ def describe_error(error: BaseException, name: str | None, args: argparse.Namesp
         return f"{error.filename}: {error.strerror}"
     sentence = first_sentence(str(error)) or type(error).__name__
     package = raising_package(error)
-    if package == "huggingface_hub" or (package == "transformers" and isinstance(error, OSError)):
+    answer = describe_hub_error(error)
+    if answer or package == "huggingface_hub" or (package == "transformers" and isinstance(error, OSError)):
         for option in ("model", "clip", "tokenizer"):
             source = getattr(args, option, None)
             if source is not None and not os.path.isdir(source):
-                reason = sentence.partition(". ")[0]
+                reason = answer or sentence.partition(". ")[0]
                 return f"`--{option}` {source} is no folder on this machine and cannot be had from the Hub: {reason}"
     return sentence
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..data.benchmarks import find_domain
 from ..data.options import DATA_HELP, ROOT_HELP, SPLIT_HELP, add_column_options, add_object_option, read_columns
+from .model_options import add_model_options, check_counts, find_device
 
 
 logger = logging.getLogger(__name__)
@@ -40,17 +41,14 @@ def add_parser(subparsers) -> None:
         choices=["industrial", "medical"],
         help="smoothing of the maps and fusion of the image scores (default: the benchmark's; industrial for own data)",
     )
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per forward pass (default: 8)")
     parser.add_argument(
-        "--num-workers", type=int, default=0, metavar="N", help="processes that decode images (default: 0)"
+        "--mask-threshold",
+        type=int,
+        default=0,
+        metavar="VALUE",
+        help="a pixel is anomalous if its mask is greater; 127 suits masks saved as JPEG (default: 0, as in the paper)",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: a GPU if there is one)")
-    parser.add_argument(
-        "--dtype",
-        default="float32",
-        choices=["float32", "bfloat16", "float16"],
-        help="precision of the model (default: float32)",
-    )
+    add_model_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -70,20 +68,21 @@ def run(args: argparse.Namespace) -> None:
     from moeclip_hf.data import load_anomaly_dataset
     from moeclip_hf.evaluation import evaluate_model, format_results, write_results
 
-    _check_counts(args)
+    check_counts(args)
     if Path(args.output).is_dir():
         raise ValueError(f"--output {args.output} is a folder: name a file in it, e.g. {args.output}/results.json.")
-    device = _find_device(args.device)
+    device = find_device(args.device)
     dataset = load_anomaly_dataset(
         args.data, root=args.root, split=args.split, columns=read_columns(args), object_name=args.object_name
     )
-    processor = MoECLIPProcessor.from_pretrained(args.model)
     model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(device)
+    processor = MoECLIPProcessor.from_pretrained(args.model)
     results = evaluate_model(
         model,
         processor,
         dataset,
         smoothing=args.domain or find_domain(args.data, args.root),
+        mask_threshold=args.mask_threshold,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
     )
@@ -92,24 +91,3 @@ def run(args: argparse.Namespace) -> None:
     write_results(results, args.output)
     sys.stdout.write(f"{format_results(results)}\n")
     logger.info("%s holds these results.", args.output)
-
-
-def _check_counts(args: argparse.Namespace) -> None:
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size is {args.batch_size}, but must be 1 or more.")
-    if args.num_workers < 0:
-        raise ValueError(f"--num-workers is {args.num_workers}, but must be 0 or more.")
-
-
-def _find_device(name: str | None):
-    import torch
-
-    if name is None:
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
-    return device

@@ -479,16 +479,22 @@ def describe_count_differences(benchmark: Benchmark, class_names: Iterable[str],
         labels (`Iterable[int]`): Each picture's label, 0 normal, 1 anomalous.
 
     Returns:
-        `list[str]`: one line for each class and kind with another number, as far as the classes' numbers are known,
-        for each class without any picture, and for the whole; none if all is as expected.
+        `list[str]`: one line for each class without any picture, for each class and kind with another number or, where
+        the classes' numbers are not known, for each kind; none if all is as expected.
     """
     found = Counter(zip(class_names, labels, strict=True))
-    in_all = {"in all": (benchmark.num_normal, benchmark.num_anomalous)}
-    differences = []
-    for name, expected in (benchmark.class_counts or in_all).items():
-        for label, kind in enumerate(("normal", "anomalous")):
-            is_counted = benchmark.class_counts
-            count = sum(found[other, label] for other in ([name] if is_counted else benchmark.object_names))
-            if count != expected[label]:
-                differences.append(f"{name}: {count} of {expected[label]} {kind} pictures")
+    differences = [
+        f"{name}: no pictures" for name in benchmark.object_names if not found[name, 0] and not found[name, 1]
+    ]
+    absent = {line.partition(":")[0] for line in differences}
+    for label, (kind, expected) in enumerate(
+        (("normal", benchmark.num_normal), ("anomalous", benchmark.num_anomalous))
+    ):
+        for name, counts in benchmark.class_counts.items():
+            if name not in absent and found[name, label] != counts[label]:
+                differences.append(f"{name}: {found[name, label]} of {counts[label]} {kind} pictures")
+        if not benchmark.class_counts:
+            count = sum(found[name, label] for name in benchmark.object_names)
+            if count != expected:
+                differences.append(f"in all: {count} of {expected} {kind} pictures")
     return differences

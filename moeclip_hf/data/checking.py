@@ -2,15 +2,16 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from .benchmarks import describe_count_differences, find_benchmark
+from .benchmarks import Benchmark, describe_count_differences, find_benchmark
 from .checks import SampleReport, check_samples, name_picture
 from .folders import Scan
-from .loading import make_row_reader, make_rows
+from .loading import make_row_reader, make_rows, refuse_options_of_own_data
 from .sources import find_benchmark_pictures, find_own_pictures
 from .tables import is_table, read_table
 
@@ -73,26 +74,20 @@ def check_data(
         ValueError: If there is nothing to read, a list is malformed, a path leaves its root, or `strict` and a picture
             cannot be read.
     """
-    benchmark, root = find_benchmark(data, root), None if root is None else Path(root)
-    scan, folder = Scan([]), None
-    if benchmark is not None:
-        scan = find_benchmark_pictures(benchmark, root, None if list_file is None else Path(list_file), strict=strict)
-        rows = make_rows(scan.records)
-    elif is_table(Path(data)):
-        rows, folder = read_table(Path(data), split, columns), Path(data)
-    else:
-        scan = find_own_pictures(Path(data), root, split, strict=strict)
-        rows = make_rows(scan.records)
-    read_row = make_row_reader(rows, folder)
+    benchmark = find_benchmark(data, root)
+    scan, rows, read_row = _find_rows(data, root, benchmark, list_file, split, columns, strict)
     checked = check_samples(read_row, len(rows), decode=True, strict=strict)
     reports = list(tqdm(checked, total=len(rows), unit="picture", desc="reading", disable=not progress))
     class_names, labels = list(rows["class_name"]), list(rows["label"])
-    differences = [report.problem for report in reports if report.problem]
     unmasked = [row for row, report in _readable(labels, reports, 1) if not report.has_mask]
     should_have_masks = any(report.has_mask for report in reports) if benchmark is None else benchmark.has_masks
-    if should_have_masks:
-        differences += [f"{name_picture(read_row(row)['image'], f'picture {row}')}: has no mask." for row in unmasked]
-    differences += [f"{mask}: fits no picture." for mask in scan.unused_masks]
+    differences = [
+        *([] if labels else [f"{data}: has no pictures."]),
+        *scan.missing,
+        *(report.problem for report in reports if report.problem),
+        *(f"{_name_row(read_row, row)}: has no mask." for row in (unmasked if should_have_masks else [])),
+        *(f"{mask}: fits no picture." for mask in scan.unused_masks),
+    ]
     if benchmark is not None:
         differences += [f"{line}." for line in describe_count_differences(benchmark, class_names, labels)]
     counts = Counter(zip(class_names, labels, strict=True))
@@ -100,9 +95,32 @@ def check_data(
         title=str(data) if benchmark is None else f"{benchmark.title} in {root}",
         counts={name: (counts[name, 0], counts[name, 1]) for name in dict.fromkeys(class_names)},
         expected={} if benchmark is None else benchmark.class_counts,
-        differences=[*scan.missing, *differences],
+        differences=differences,
         notes=_make_notes(labels, reports),
     )
+
+
+def _find_rows(data, root, benchmark: Benchmark | None, list_file, split, columns, strict: bool) -> tuple:
+    """What a scan or a list found, the rows, and what reads one of them."""
+    root, scan = None if root is None else Path(root), Scan([])
+    if benchmark is not None:
+        refuse_options_of_own_data(benchmark, split, columns)
+        scan = find_benchmark_pictures(benchmark, root, None if list_file is None else Path(list_file), strict=strict)
+    elif list_file is not None:
+        raise ValueError(f"`list_file` belongs to benchmarks: give the list itself in place of {str(data)!r}.")
+    elif is_table(Path(data)):
+        rows = read_table(Path(data), split, columns)
+        return scan, rows, make_row_reader(rows, Path(data) if Path(data).exists() else None)
+    elif columns:
+        raise ValueError(f"`columns` belong to data sets of the package `datasets`, but {str(data)!r} is none.")
+    else:
+        scan = find_own_pictures(Path(data), root, split, strict=strict)
+    rows = make_rows(scan.records)
+    return scan, rows, make_row_reader(rows)
+
+
+def _name_row(read_row: Callable[[int], dict], row: int) -> str:
+    return name_picture(read_row(row)["image"], f"picture {row}")
 
 
 def format_report(report: DataReport) -> str:

@@ -84,22 +84,27 @@ def _parse_line(line: str, where: str) -> dict:
 def _read_csv(list_file: Path) -> Iterator[tuple[int, dict]]:
     with list_file.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, restkey="", strict=True)
-        absent = [name for name in ("image_path", "label") if name not in (reader.fieldnames or [])]
-        if absent:
-            raise ValueError(
-                f"{list_file}, line 1: no column {' and '.join(absent)}: name the columns there, {','.join(KEYS)},"
-                " with commas between them."
-            )
         try:
+            _check_header(reader.fieldnames or [], list_file)
             for row in reader:
-                if "" in row or None in row.values():
-                    raise ValueError(
-                        f"{list_file}, line {reader.line_num}: not {len(reader.fieldnames)} values: put a text with a"
-                        " comma in it in quotes."
-                    )
-                yield reader.line_num, row | {"label": LABELS.get(row["label"].strip(), row["label"])}
+                yield reader.line_num, _parse_row(row, f"{list_file}, line {reader.line_num}")
         except csv.Error as error:
-            raise ValueError(f"{list_file}, line {reader.line_num}: not CSV ({error}).") from None
+            raise ValueError(f"{list_file}, line {reader.reader.line_num}: not CSV ({error}).") from None
+
+
+def _check_header(names: list[str], list_file: Path) -> None:
+    absent = [name for name in ("image_path", "label") if name not in names]
+    if absent:
+        raise ValueError(
+            f"{list_file}, line 1: no column {' and '.join(absent)}: name the columns there, {','.join(KEYS)}, with"
+            " commas between them."
+        )
+
+
+def _parse_row(row: dict, where: str) -> dict:
+    if "" in row or None in row.values():
+        raise ValueError(f"{where}: not as many values as columns: put a text with a comma in it in quotes.")
+    return row | {"label": LABELS.get(row["label"].strip(), row["label"])}
 
 
 def _make_record(entry: dict, root: Path, where: str) -> AnomalyRecord:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from .benchmarks import describe_count_differences, find_benchmark, get_benchmark
+from .benchmarks import Benchmark, describe_count_differences, find_benchmark, get_benchmark
 from .checks import SampleReport, check_samples, name_picture
 from .folders import Scan
 from .records import AnomalyRecord
@@ -104,10 +104,7 @@ def load_anomaly_dataset(
     """
     benchmark = find_benchmark(data, root)
     if benchmark is not None:
-        if split not in (None, "test"):
-            raise ValueError(f"`split` {split!r}: of a benchmark only the test split is read: leave it out.")
-        if columns or object_name:
-            raise ValueError(f"`columns` and `object_name` belong to own data: {benchmark.title} has names for both.")
+        refuse_options_of_own_data(benchmark, split, columns, object_name)
         return load_benchmark(benchmark.key, root, strict=strict)
     data = Path(data)
     if is_table(data):
@@ -119,6 +116,26 @@ def load_anomaly_dataset(
         raise ValueError(f"`columns` belong to data sets of the package `datasets`, but {str(data)!r} is none.")
     scan = find_own_pictures(data, None if root is None else Path(root), split, strict=strict)
     return _build(scan, str(data), strict, object_name)
+
+
+def refuse_options_of_own_data(
+    benchmark: Benchmark, split: str | None, columns: dict[str, str] | None, object_name: str | None = None
+) -> None:
+    """Makes sure that nothing is asked for that a benchmark does not leave open.
+
+    Args:
+        benchmark (`Benchmark`): Which one is read.
+        split (`str`, *optional*): As in [`load_anomaly_dataset`].
+        columns (`dict[str, str]`, *optional*): As in [`load_anomaly_dataset`].
+        object_name (`str`, *optional*): As in [`load_anomaly_dataset`].
+
+    Raises:
+        ValueError: If another split than the test split, columns or an object's name are asked for.
+    """
+    if split not in (None, "test"):
+        raise ValueError(f"`split` {split!r}: of a benchmark only the test split is read: leave it out.")
+    if columns or object_name:
+        raise ValueError(f"`columns` and `object_name` belong to own data: {benchmark.title} has names for both.")
 
 
 def _build(scan: Scan, name: str, strict: bool, object_name: str | None = None) -> datasets.Dataset:

@@ -52,7 +52,7 @@ def is_table(data: Path) -> bool:
 
 
 def read_table(
-    data: Path, split: str | None, columns: dict[str, str] | None, object_name: str | None
+    data: Path, split: str | None, columns: dict[str, str] | None, object_name: str | None = None
 ) -> datasets.Dataset:
     """Reads a data set of the package `datasets` and gives its columns the names that they have here.
 

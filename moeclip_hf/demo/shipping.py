@@ -80,6 +80,7 @@ def _leave_code_out(folder: Path) -> None:
         for part in [content, *content.values()]:
             if isinstance(part, dict):
                 part.pop("auto_map", None)
+                part.pop("custom_pipelines", None)
         file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from .bins import align
 from .curves import auroc, average_precision, f1_max
 from .histogram import ScoreHistogram
 from .inputs import as_scores, as_truth
@@ -24,7 +25,7 @@ class ImageMetrics:
     """
 
     def __init__(self):
-        self._histogram = ScoreHistogram()
+        self._normal, self._anomalous = ScoreHistogram(), ScoreHistogram()
 
     def update(self, scores: torch.Tensor | np.ndarray, labels: torch.Tensor | np.ndarray) -> None:
         """Adds a batch of images.
@@ -38,7 +39,8 @@ class ImageMetrics:
         """
         scores = as_scores("scores", scores, num_dims=1)
         labels = as_truth("labels", labels, scores.shape)
-        self._histogram.update(scores[~labels], scores[labels])
+        self._normal.update(scores[~labels])
+        self._anomalous.update(scores[labels])
 
     def merge(self, other: "ImageMetrics") -> None:
         """Adds all that another object has seen, e.g. on another process; the other stays as it is.
@@ -46,7 +48,8 @@ class ImageMetrics:
         Args:
             other (`ImageMetrics`): metrics of other images.
         """
-        self._histogram.merge(other._histogram)
+        self._normal.merge(other._normal)
+        self._anomalous.merge(other._anomalous)
 
     def compute(self) -> dict[str, float]:
         """Computes the metrics over everything seen so far.
@@ -55,7 +58,7 @@ class ImageMetrics:
             `dict[str, float]`: `image_auroc`, `image_ap` and `image_f1_max` in [0, 1], NaN unless both normal and
             anomalous images were seen.
         """
-        normal, anomalous = self._histogram.compute()
+        normal, anomalous = align(self._normal.compute(), self._anomalous.compute())
         return {
             "image_auroc": auroc(normal, anomalous),
             "image_ap": average_precision(normal, anomalous),

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from .bins import align
 from .curves import aupro, auroc, average_precision, f1_max
 from .histogram import ScoreHistogram
 from .inputs import as_scores, as_truth
@@ -13,13 +14,13 @@ class PixelMetrics:
     r"""AUROC, average precision, maximal F1 and AUPRO over the pixels of all images, in constant memory.
 
     The scores' range need not be known. Up to `capacity` distinct scores the results are exact; beyond that, scores of
-    about equal rank are taken for equal (see `ScoreHistogram`). Order, batches and merges make no difference to speak of.
+    about equal rank are taken for equal (see `ScoreHistogram`). Order, batches and merges change it by less than 1e-6.
 
     Args:
         aupro (`bool`, *optional*, defaults to `True`):
             Whether to compute `pixel_aupro`, which needs scipy and time to find the connected regions of the masks.
         capacity (`int` or `None`, *optional*, defaults to 2**19):
-            Highest number of distinct scores that are kept apart, None for all of them.
+            Highest number of distinct scores of normal and of anomalous pixels that are kept apart, None for all.
 
     Example:
     ```python
@@ -36,7 +37,8 @@ class PixelMetrics:
     def __init__(self, aupro: bool = True, capacity: int | None = 2**19):
         self._with_aupro = aupro
         # Beside their count, anomalous pixels carry their share of their region.
-        self._histogram = ScoreHistogram(num_extra=int(aupro), capacity=capacity)
+        self._anomalous = ScoreHistogram(num_extra=int(aupro), capacity=capacity)
+        self._normal = ScoreHistogram(capacity=capacity)
 
     def update(self, maps: torch.Tensor | np.ndarray, masks: torch.Tensor | np.ndarray) -> None:
         """Adds the pixels of a batch of images.
@@ -54,7 +56,8 @@ class PixelMetrics:
         maps = as_scores("maps", maps, num_dims=3)
         masks = as_truth("masks", masks, maps.shape)
         extra = region_weights(masks)[None] if self._with_aupro else None
-        self._histogram.update(maps[~masks], maps[masks], extra)
+        self._normal.update(maps[~masks])
+        self._anomalous.update(maps[masks], extra)
 
     def merge(self, other: "PixelMetrics") -> None:
         """Adds all that another object has seen, e.g. on another process; the other stays as it is.
@@ -62,7 +65,8 @@ class PixelMetrics:
         Args:
             other (`PixelMetrics`): metrics made with the same arguments.
         """
-        self._histogram.merge(other._histogram)
+        self._normal.merge(other._normal)
+        self._anomalous.merge(other._anomalous)
 
     def compute(self) -> dict[str, float]:
         """Computes the metrics over everything seen so far.
@@ -71,7 +75,7 @@ class PixelMetrics:
             `dict[str, float]`: `pixel_auroc`, `pixel_ap`, `pixel_f1_max` and, if asked for, `pixel_aupro`, in [0, 1];
             NaN unless both normal and anomalous pixels were seen.
         """
-        normal, anomalous, *overlap = self._histogram.compute()
+        normal, anomalous, *overlap = align(self._normal.compute(), self._anomalous.compute())
         metrics = {
             "pixel_auroc": auroc(normal, anomalous),
             "pixel_ap": average_precision(normal, anomalous),

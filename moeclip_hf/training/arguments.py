@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from .presets import get_preset
 
@@ -88,6 +89,8 @@ class MoECLIPTrainingArguments(TrainingArguments):
     # A loss that is not finite is shown as such: it does not become finite again.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave nan and inf out of the logged loss."})
     save_strategy: str = field(default="epoch", metadata={"help": "The checkpoint save strategy to use."})
+    # A repository is written whole, with its card, so not from within a training.
+    hub_strategy: HubStrategy | str = field(default="end", metadata={"help": "When to push: only 'end' is possible."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Whether columns that the model does not read are dropped from a dataset."}
     )
@@ -138,5 +141,10 @@ class MoECLIPTrainingArguments(TrainingArguments):
             raise ValueError(f"`num_train_epochs` ({self.num_train_epochs}) must be above 0.")
         if list(self.lr_milestones) != sorted(self.lr_milestones) or any(step < 1 for step in self.lr_milestones):
             raise ValueError(f"`lr_milestones` ({self.lr_milestones}) must be ascending steps, 1 or more.")
+        if self.push_to_hub and HubStrategy(self.hub_strategy) != HubStrategy.END:
+            raise ValueError(
+                f"`hub_strategy` ({HubStrategy(self.hub_strategy).value}) must be 'end': a checkpoint is no repository that "
+                "others can load."
+            )
         if self.eval_smoothing not in ("industrial", "medical"):
             raise ValueError(f"`eval_smoothing` ({self.eval_smoothing!r}) must be 'industrial' or 'medical'.")

@@ -4,9 +4,11 @@ import datetime
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import ProgressCallback, Trainer
@@ -15,6 +17,9 @@ from transformers.utils import logging
 
 from ..data import collate_anomaly_samples
 from ..evaluation import BenchmarkProtocol
+from ..hub import CARD_NAME, build_repository, find_results, push_repository, read_results
+from ..hub_errors import hub_errors
+from ..model_card import create_model_card
 from ..processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
 from ..provenance import get_commit, get_versions
 from ..training_record import write_training_record
@@ -424,6 +429,75 @@ class MoECLIPTrainer(Trainer):
         elif self.args.should_save:
             save_adapters(self.model, output_dir)
             self.processing_class.save_pretrained(output_dir)
+
+    # ---- Hub ----
+
+    def create_model_card(self, model_name: str | None = None) -> None:
+        """Writes the model card into `args.output_dir`, told from the model, the training record and results there.
+
+        Args:
+            model_name (`str`, *optional*): `user/name` on the Hub, by default the trainer's, or the folder's name.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        name = model_name or self.hub_model_id or self.args.hub_model_id or folder.name
+        record = None if self.train_dataset is None else self._get_record()
+        results = read_results(find_results(folder), folder, self.model.config)
+        create_model_card(self.model.config, name, record=record, results=results).save(folder / CARD_NAME)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ):
+        """Saves the model in `args.output_dir` and sends it to the Hub, with processor, code, record and card.
+
+        It is what `moeclip push` does with that folder; checkpoints and optimizer states stay here.
+
+        Args:
+            commit_message (`str`, *optional*): Title of the commit.
+            blocking (`bool`, *optional*, defaults to `True`): Whether to wait until all is sent.
+            token (`str`, *optional*): Token with write access; by default `args.hub_token` or the one of `hf auth login`.
+            revision (`str`, *optional*): Branch, by default `args.hub_revision` or main.
+            private (`bool`, *optional*): Whether the repository must be private; by default `args.hub_private_repo`.
+
+        Returns:
+            `str`, `Future` or `None`: The repository's address, what will hold it, or None on all processes but the
+            first.
+
+        Raises:
+            ValueError: If others could not load the repository, or it is public and shall not be.
+            OSError: If the Hub refuses, or the connection breaks.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        folder, token = self.args.output_dir, token or self.args.hub_token
+        private = self.args.hub_private_repo if private is None else private
+        if self.args.should_save:
+            self.model.save_pretrained(folder)
+            self.processing_class.save_pretrained(folder)
+            self.save_record(folder)
+        if not self.is_world_process_zero():
+            return None
+        if self.hub_model_id is None:
+            with hub_errors("Making the repository"):
+                self.init_hf_repo(token=token, private=private)
+        self.create_model_card()
+        files = build_repository(folder, self.hub_model_id)
+        arguments = {
+            "private": bool(private),
+            "token": token,
+            "revision": revision or self.args.hub_revision,
+            "commit_message": commit_message,
+        }
+        if blocking:
+            return push_repository(files, self.hub_model_id, **arguments)
+        return HfApi().run_as_future(push_repository, files, self.hub_model_id, **arguments)
+
+    # ---- what it was trained on ----
 
     def save_record(self, folder: str) -> None:
         """Writes `training.json`, which says what the model was trained on; `save_model` and checkpoints do it too.

@@ -1,6 +1,7 @@
 """`moeclip evaluate` from the command line to the results file."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPImageProcessor, MoECLIPProcessor
 from moeclip_hf.cli import main
+from moeclip_hf.data import load_anomaly_dataset
 
 
 @pytest.fixture
@@ -69,22 +71,82 @@ def test_writes_the_results_and_prints_the_table(model_folder, data, tmp_path, c
 def test_domain_and_precision_reach_the_model(model_folder, data, tmp_path):
     files = [tmp_path / name for name in ("industrial.json", "medical.json")]
     for file in files:
-        options = ["--domain", file.stem, "--dtype", "bfloat16", "--root", data, "--num-workers", 0]
+        options = ["--domain", file.stem, "--dtype", "bfloat16", "--root", data, "--mask-threshold", 7]
         assert evaluate("--model", model_folder, "--data", data / "list.jsonl", "--output", file, *options) == 0
     industrial, medical = (json.loads(file.read_text()) for file in files)
     assert (industrial["meta"]["smoothing"], medical["meta"]["smoothing"]) == ("industrial", "medical")
     assert medical["meta"]["dtype"] == "bfloat16"
+    assert medical["meta"]["mask_threshold"] == 7
     assert medical["meta"]["root"] == str(data)
     assert industrial["classes"]["bolt"]["pixel_ap"] != medical["classes"]["bolt"]["pixel_ap"]
+
+
+def read_meta(output):
+    return json.loads(output.read_text())["meta"]
+
+
+def test_own_data_of_every_kind_give_the_same(model_folder, data, tmp_path):
+    """The list, the same as CSV, a saved data set under foreign names, and plain folders."""
+    entries = [json.loads(line) for line in (data / "list.jsonl").read_text().splitlines()]
+    rows = [f"{e['image_path']},{e['label']},{e['class_name']},{e.get('mask_path', '')}\n" for e in entries]
+    (data / "list.csv").write_text("image_path,label,class_name,mask_path\n" + "".join(rows))
+    saved = load_anomaly_dataset(data / "list.jsonl").rename_columns({"image": "photo", "mask": "truth"})
+    saved.rename_column("class_name", "part").remove_columns("object_name").save_to_disk(tmp_path / "saved")
+    for e in entries:
+        folder = tmp_path / "plain" / e["class_name"]
+        kind = "bad" if e["label"] else "good"
+        for path, place in ((e["image_path"], kind), (e.get("mask_path"), f"ground_truth/{kind}")):
+            if path:
+                (folder / place).mkdir(parents=True, exist_ok=True)
+                shutil.copy(data / path, folder / place / path)
+    sources = {
+        "list": ["--data", data / "list.jsonl"],
+        "csv": ["--data", data / "list.csv"],
+        "saved": ["--data", tmp_path / "saved", "--image-column", "photo", "--mask-column", "truth", "--class-column", "part"],
+        "plain": ["--data", tmp_path / "plain"],
+    }  # fmt: skip
+    results = {}
+    for name, options in sources.items():
+        output = tmp_path / f"{name}.json"
+        assert evaluate("--model", model_folder, "--output", output, "--device", "cpu", *options) == 0
+        results[name] = json.loads(output.read_text())
+    for name in ("csv", "saved", "plain"):
+        assert results[name]["classes"] == results["list"]["classes"], name
+    renamed = tmp_path / "renamed.json"
+    options = [*sources["list"], "--object-name", "hexagonal thing"]
+    assert evaluate("--model", model_folder, "--output", renamed, "--device", "cpu", *options) == 0
+    assert json.loads(renamed.read_text())["classes"] != results["list"]["classes"]
+
+
+def test_benchmark_with_its_domain(model_folder, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (tmp_path / "kvasir" / name).mkdir(parents=True)
+    for number in range(2):
+        picture = Image.fromarray(rng.integers(0, 255, (30, 30, 3), dtype=np.uint8))
+        picture.save(tmp_path / "kvasir" / "images" / f"{number}.png")
+        Image.fromarray(np.eye(30, dtype=np.uint8) * 255).save(tmp_path / "kvasir" / "masks" / f"{number}.png")
+    output = tmp_path / "results.json"
+    data = ["--model", model_folder, "--data", "kvasir", "--root", tmp_path / "kvasir", "--output", output]
+    assert evaluate(*data, "--device", "cpu") == 0
+    assert read_meta(output)["smoothing"] == "medical"
+    assert list(json.loads(output.read_text())["classes"]) == ["kvasir"]
+    assert "not the whole of Kvasir: kvasir: 2 of 1000 anomalous pictures" in capsys.readouterr().err
+    assert evaluate(*data, "--device", "cpu", "--domain", "industrial") == 0
+    assert read_meta(output)["smoothing"] == "industrial"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"--data": "nowhere"}, "'nowhere' does not exist"),
+        ({"--data": "mvtec"}, "the benchmark 'mvtec' needs `root`, the folder where it lies"),
+        ({"--image-column": "photo"}, "`columns` belong to data sets of the package `datasets`"),
+        ({"--split": "train"}, "`split` 'train' belongs to folders in MVTec layout"),
         ({"--model": "./nowhere"}, "nowhere"),
         ({"--root": "nowhere"}, "'nowhere' is not a folder"),
         ({"--batch-size": "0"}, "--batch-size is 0, but must be 1 or more"),
+        ({"--mask-threshold": "-1"}, "`mask_threshold` (-1) must be 0 or more"),
         ({"--num-workers": "-1"}, "--num-workers is -1, but must be 0 or more"),
         ({"--device": "abacus"}, "--device abacus cannot be used"),
         ({"--device": "cuda:99"}, "--device cuda:99 cannot be used"),
@@ -111,7 +173,10 @@ def test_help_names_every_option(capsys):
         "output",
         "root",
         "split",
+        "label-column",
+        "object-name",
         "domain",
+        "mask-threshold",
         "batch-size",
         "num-workers",
         "device",

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from datasets import DatasetDict
 from PIL import Image
 
 from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
@@ -156,6 +157,70 @@ def test_images_without_masks_are_said(run, tmp_path, capsys):
     assert "4 of 4 anomalous pictures have no mask" in capsys.readouterr().err
 
 
+def test_images_without_masks_train_on_their_labels(run, data, tmp_path, capsys):
+    for mask in (tmp_path / "data" / "tile" / "ground_truth" / "spot").iterdir():
+        mask.unlink()
+    assert run("--max-steps", "1") == 0
+    assert "2 of 8 images train on their image label alone: without a known mask" in capsys.readouterr().err
+    plain = write_benchmark(tmp_path / "plain", with_masks=False)
+    assert run("--epochs", "2", "--logging-steps", "1", data=plain) == 0
+    assert "8 of 8 images train on their image label alone" in capsys.readouterr().err
+    assert len(read_losses(tmp_path / "model")) == 8
+    history = json.loads((tmp_path / "model" / "trainer_state.json").read_text())["log_history"]
+    assert {line["segmentation_loss"] for line in history if "segmentation_loss" in line} == {0}
+
+
+def test_images_with_masks_are_not_said_to_lack_them(run, capsys):
+    assert run("--max-steps", "1") == 0
+    assert "on their image label alone" not in capsys.readouterr().err
+
+
+def test_normal_images_alone(run, tmp_path, capsys):
+    for index in range(2):
+        draw(tmp_path / "normal", "tile", index, anomalous=False)
+    assert run("--max-steps", "2", "--logging-steps", "1", data=tmp_path / "normal") == 0
+    assert "2 pictures of 1 classes, 2 normal and 0 anomalous" in capsys.readouterr().err
+    assert all(np.isfinite(read_losses(tmp_path / "model")))
+
+
+def test_benchmark_by_its_name(run, tmp_path, capsys):
+    for name in ("bottle", "screw"):
+        for index in range(2):
+            draw(tmp_path / "mvtec", name, index, anomalous=index == 1)
+    assert run("--max-steps", "1", "--root", str(tmp_path / "mvtec"), data="mvtec") == 0
+    report = capsys.readouterr().err
+    assert "not the whole of MVTec-AD: bottle: 1 of 20 normal pictures" in report
+    assert "4 pictures of 2 classes" in report
+
+
+def test_saved_data_set_by_its_columns_and_split(run, tmp_path, capsys):
+    rows = load_anomaly_dataset(write_benchmark(tmp_path / "source")).rename_columns(
+        {"image": "photo", "mask": "truth"}
+    )
+    splits = DatasetDict({"train": rows.select(range(4)), "holdout": rows.select(range(4, 8))})
+    splits.save_to_disk(tmp_path / "saved")
+    columns = ["--image-column", "photo", "--mask-column", "truth", "--object-name", "nut"]
+    saved = str(tmp_path / "saved")
+    validation = ["--validation-data", saved, "--validation-split", "holdout", "--metric", "loss"]
+    assert run("--epochs", "1", "--split", "train", *columns, *validation, data=saved) == 0
+    assert "4 pictures of 1 classes, 2 normal and 2 anomalous" in capsys.readouterr().err
+    assert (
+        run("--split", "train", *columns, "--validation-data", saved, "--validation-split", "train", data=saved) == 1
+    )
+    assert "must not be the training data" in one_line_error(capsys)
+
+
+def test_mask_threshold_reaches_training(run, tmp_path, data):
+    """A mask of faint values marks nothing above 127, so the loss differs."""
+    for mask in (tmp_path / "data").rglob("*_mask.png"):
+        Image.fromarray((np.asarray(Image.open(mask)) > 0).astype(np.uint8) * 100).save(mask)
+    losses = []
+    for threshold in ("0", "127"):
+        assert run("--max-steps", "1", "--logging-steps", "1", "--mask-threshold", threshold) == 0
+        losses.append(read_losses(tmp_path / "model"))
+    assert losses[0] != losses[1]
+
+
 def test_empty_masks_are_said(run, data, tmp_path, capsys):
     mask = tmp_path / "data" / "tile" / "ground_truth" / "spot" / "001_mask.png"
     Image.fromarray(np.zeros((60, 70), dtype=np.uint8)).save(mask)
@@ -248,6 +313,9 @@ def test_wrong_recipe(run, tmp_path, capsys):
             "`resume_from_checkpoint` (nowhere) must be a complete checkpoint-N",
         ),
         (["--validation-data", "nowhere"], "'nowhere' does not exist"),
+        (["--mask-threshold", "-1"], "`mask_threshold` (-1) must be 0 or more"),
+        (["--label-column", "state"], "`columns` belong to data sets of the package `datasets`"),
+        (["--split", "valid"], "`split` must be one of ['test', 'train'], got 'valid'"),
     ],
 )
 def test_wrong_options(run, capsys, options, message):

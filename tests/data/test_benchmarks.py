@@ -158,6 +158,8 @@ def test_a_key_with_its_root_is_own_data_too(tmp_path):
     assert set(load_anomaly_dataset("endo", root=root)["object_name"]) == {"polyp"}
     with pytest.raises(ValueError, match="`split` 'train': of a benchmark only the test split is read"):
         load_anomaly_dataset("endo", root=root, split="train")
+    with pytest.raises(ValueError, match="`columns` and `object_name` belong to own data: Endo has names for both"):
+        load_anomaly_dataset("endo", root=root, object_name="colon")
 
 
 def test_which_names_mean_a_benchmark(tmp_path, monkeypatch):
@@ -304,7 +306,7 @@ def test_half_extracted_archive_is_said(tmp_path, caplog):
     root = write_miniature(tmp_path / "btad", "btad")
     with caplog.at_level(logging.WARNING):
         load_benchmark("btad", root)
-    assert "not the whole of BTAD: 01: 1 of 21 normal pictures; 01: 2 of 49 anomalous pictures; 02:" in caplog.text
+    assert "not the whole of BTAD: 01: 1 of 21 normal pictures; 02: 1 of 30 normal pictures; 03:" in caplog.text
     assert f"`moeclip data check btad {root}` names the files" in caplog.text
 
 
@@ -315,9 +317,12 @@ def test_differences_of_counts():
     assert describe_count_differences(whole, names, labels) == []
     assert describe_count_differences(whole, names[1:], labels[1:]) == ["01: 20 of 21 normal pictures"]
     textures = BENCHMARKS["dtd_synthetic"]
-    assert describe_count_differences(textures, ["Woven_001"] * 1304, [0] * 357 + [1] * 947) == []
-    assert describe_count_differences(textures, ["Woven_001"] * 357, [0] * 357) == [
-        "in all: 0 of 947 anomalous pictures"
+    names = [*textures.object_names, *["Woven_001"] * (1304 - 12)]
+    assert describe_count_differences(textures, names, [0] * 357 + [1] * 947) == []
+    assert describe_count_differences(textures, names[1:357], [0] * 356) == [
+        "Blotchy_099: no pictures",
+        "in all: 356 of 357 normal pictures",
+        "in all: 0 of 947 anomalous pictures",
     ]
 
 

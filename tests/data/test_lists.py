@@ -154,3 +154,91 @@ def test_keys_that_are_not_read_are_said(pictures, caplog):
 def test_split_belongs_to_folders(pictures):
     with pytest.raises(ValueError, match="`split` 'train' belongs to folders in MVTec layout"):
         load_anomaly_dataset(write_list(pictures / "l.jsonl", [entry()]), split="train")
+
+
+# --- CSV, duplicates, missing files ---------------------------------------------------------------------------------
+
+
+def read(dataset) -> list[tuple]:
+    return [(row["label"], row["class_name"], row["object_name"], row["mask"] is not None) for row in dataset]
+
+
+def test_csv_is_read_as_json_lines_are(pictures):
+    entries = [entry(), entry("a/1.png", 1, mask_path="masks/1.png", object_name='nut, "hex"')]
+    expected = read(load_anomaly_dataset(write_list(pictures / "l.jsonl", entries)))
+    (pictures / "l.jsonl").unlink()
+    (pictures / "l.csv").write_text(
+        "\ufeffmask_path,label,image_path,class_name,object_name\r\n"
+        ",0,a/0.png,metal_nut,\r\n\r\n"
+        'masks/1.png,1,a/1.png,metal_nut,"nut, ""hex"""\r\n',
+        encoding="utf-8",
+    )
+    assert read(load_anomaly_dataset(pictures / "l.csv")) == expected
+    assert read(load_anomaly_dataset(pictures)) == expected
+    assert expected[1] == (1, "metal_nut", 'nut, "hex"', True)
+
+
+def test_csv_without_classes_and_with_labels_as_tables_write_them(pictures):
+    (pictures / "l.csv").write_text("image_path,label\na/0.png,0.0\na/1.png, 1\n")
+    assert read(load_anomaly_dataset(pictures / "l.csv")) == [
+        (0, "object", "object", False),
+        (1, "object", "object", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_path;label\na/0.png;0\n", "l.csv, line 1: no column image_path and label: name the columns there"),
+        ("image_path\na/0.png\n", "l.csv, line 1: no column label"),
+        ("", "l.csv, line 1: no column image_path and label"),
+        (
+            "image_path,label\na/0.png,0,x\n",
+            "l.csv, line 2: not as many values as columns: put a text with a comma in it in quotes",
+        ),
+        ("image_path,label\na/0.png\n", "l.csv, line 2: not as many values"),
+        ("image_path,label\na/0.png,good\n", r"l.csv, line 2: `label` must be 0 \(normal\) or 1 .*got 'good'"),
+        ("image_path,label\n,0\n", "l.csv, line 2: `image_path` is missing"),
+        ('image_path,label\n"a/0.png,0\n', "l.csv, line 2: not CSV"),
+        ('"image_path,label\n', "l.csv, line 1: not CSV"),
+        ("image_path,label\n../outside.png,0\n", "l.csv, line 2: '../outside.png' leads out of the root"),
+        ("image_path,label\nlink.png,0\n", "l.csv, line 2: 'link.png' leads out of the root"),
+        ("image_path,label,mask_path\na/0.png,1,/etc/m.png\n", "l.csv, line 2: '/etc/m.png' is an absolute path"),
+        ("image_path,label\na/0.png,0\na/9.png,0\n", "l.csv, line 3: there is no file 'a/9.png'"),
+    ],
+)
+def test_malformed_csv_is_named(pictures, text, message):
+    (pictures / "link.png").symlink_to(pictures.parent / "outside.png")
+    (pictures / "l.csv").write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        load_anomaly_dataset(pictures / "l.csv")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("again", ["a/0.png", "a/../a/0.png", "link.png"])
+def test_pictures_that_are_listed_twice_name_both_lines(pictures, again):
+    (pictures / "link.png").symlink_to(pictures / "a" / "0.png")
+    entries = [entry(), entry("a/1.png"), entry(again, 1)]
+    with pytest.raises(ValueError, match=f"l.jsonl, line 3: '{again}' is listed in line 1 already: keep one"):
+        load_anomaly_dataset(write_list(pictures / "l.jsonl", entries))
+
+
+def test_duplicates_in_csv_name_both_lines(pictures):
+    (pictures / "l.csv").write_text("image_path,label\na/0.png,0\n\na/0.png,0\n")
+    with pytest.raises(ValueError, match="l.csv, line 4: 'a/0.png' is listed in line 2 already"):
+        load_anomaly_dataset(pictures / "l.csv")
+
+
+def test_missing_files_are_left_out_if_asked(pictures, caplog):
+    entries = [entry(), entry("a/9.png"), entry("a/1.png", 1, mask_path="masks/9.png")]
+    with caplog.at_level(logging.WARNING):
+        dataset = load_anomaly_dataset(write_list(pictures / "l.jsonl", entries), strict=False)
+    assert len(dataset) == 1
+    assert "l.jsonl, line 2: there is no file 'a/9.png'" in caplog.text
+    assert "l.jsonl, line 3: there is no file 'masks/9.png'" in caplog.text
+
+
+def test_path_out_of_the_root_is_refused_whether_strict_or_not(pictures):
+    list_file = write_list(pictures / "l.jsonl", [entry("../outside.png")])
+    with pytest.raises(ValueError, match="leads out of the root"):
+        load_anomaly_dataset(list_file, strict=False)

@@ -252,6 +252,16 @@ def test_damaged_data_sets_are_named_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_id_of_the_hub_is_asked_for_as_it_is(tmp_path, monkeypatch):
+    """What the Hub would hand out comes from here."""
+    asked = []
+    splits = datasets.DatasetDict({"train": build(datasets.Value("int64"), [0, 1, 1])})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: asked.append(arguments) or splits)
+    monkeypatch.chdir(tmp_path)
+    assert list(load_anomaly_dataset("user/parts", columns=COLUMNS)["label"]) == [0, 1, 1]
+    assert asked == [("user/parts",)]
+
+
 def test_id_that_the_hub_cannot_give_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="'nobody/nothing' is no file or folder here and cannot be had from"):

@@ -2,11 +2,13 @@
 
 import copy
 import pickle
+import time
 
 import numpy as np
 import pytest
 import reference_metrics as reference
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from moeclip_hf.metrics import PixelMetrics, histogram
 from moeclip_hf.metrics.curves import aupro, auroc, average_precision, f1_max
@@ -99,6 +101,21 @@ def test_order_batches_and_merges_make_no_difference(shape, small_buffer):
         assert merged.compute() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("num_anomalous", [1, 20, 500])
+@pytest.mark.parametrize("shape", ["normal", "heavy tail on an offset", "log-normal"])
+def test_order_makes_no_difference_with_few_anomalous_pixels(shape, num_anomalous, small_buffer):
+    rng = np.random.default_rng(num_anomalous)
+    scores = SHAPES[shape](rng.normal(size=2**19))
+    truth = np.zeros(len(scores), dtype=bool)
+    truth[rng.permutation(len(scores))[:num_anomalous]] = True
+    found = []
+    for order in (slice(None), np.argsort(scores), np.argsort(scores)[::-1], np.argsort(truth), np.argsort(~truth)):
+        maps, masks = scores[order].reshape(-1, 128, 128), truth[order].reshape(-1, 128, 128)
+        found.append(measure(maps, masks, batch_size=1, aupro=False, capacity=2**15))
+    for result in found[1:]:
+        assert result == pytest.approx(found[0], abs=1e-6)
+
+
 def test_pixels_in_ascending_order(small_buffer):
     scores = np.random.default_rng(0).standard_cauchy(2**18)
     truth = np.random.default_rng(1).uniform(size=len(scores)) < 0.5 + np.arctan(scores) / 4
@@ -126,9 +143,9 @@ def test_any_capacity_keeps_counts_and_bounds(capacity, small_buffer):
     metrics = PixelMetrics(capacity=capacity)
     for shift in (-1e300, 0, 1e300):
         metrics.update(maps + shift, masks)
-    weights = metrics._histogram.compute()
-    assert weights[:2].sum(axis=1).tolist() == [3 * (~masks).sum(), 3 * masks.sum()]
-    assert weights.shape[1] <= max(capacity, 1)
+    weights = [part.compute().weights for part in (metrics._normal, metrics._anomalous)]
+    assert [part[0].sum() for part in weights] == [3 * (~masks).sum(), 3 * masks.sum()]
+    assert all(part.shape[1] <= capacity for part in weights)
 
 
 def test_merging_leaves_the_other_as_it_is_and_survives_pickling():
@@ -146,12 +163,13 @@ def test_merging_leaves_the_other_as_it_is_and_survives_pickling():
 
 def test_memory_does_not_grow_with_the_number_of_images(small_buffer):
     metrics, sizes = PixelMetrics(capacity=2**13), []
-    for seed in range(40):
+    for seed in range(120):
         metrics.update(*draw(shape=(4, 64, 64), seed=seed))
         sizes.append(len(pickle.dumps(metrics)))
-    # 8 + 1 + 3 * 8 bytes a bin, kept or new; 8 a buffered pixel and 8 for its share of a region.
-    assert max(sizes) < 2 * 2**13 * 33 + (2**15 + 2**14) * 16
-    assert max(sizes[20:]) <= 1.1 * max(sizes[:20])
+    # In each of two histograms 8 + 1 + 2 * 8 bytes a bin, kept or new, and 2 * 8 a cell of the grid, two for each bin;
+    # 8 a buffered pixel and 8 for its share of a region.
+    assert max(sizes) < 2 * 2**13 * (2 * 25 + 2 * 16) + 2 * 2**15 * 16
+    assert 120 * 4 * 64 * 64 * 8 > 6 * max(sizes)
 
 
 def test_ties_count_half_and_every_region_once():
@@ -226,3 +244,40 @@ def test_curves_equal_hand_computed_numbers():
     # Falling thresholds give the points (0, 1/2), (1/4, 1/2), (1/2, 1), (1, 1) of overlap over false-positive rate.
     assert aupro(normal, anomalous / 2, max_fpr=0.5) == pytest.approx((0.25 * 0.5 + 0.25 * 0.75) / 0.5)
     assert aupro(normal, anomalous / 2, max_fpr=0.25) == pytest.approx(0.5)
+
+
+# ---- at full size ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_anomalous", [1, 30, 500, 120_000])
+@pytest.mark.parametrize("shape", ["normal", "heavy tail on an offset", "log-normal", "heavy tail"])
+def test_millions_of_pixels_in_any_order(shape, num_anomalous):
+    rng = np.random.default_rng(num_anomalous)
+    scores = SHAPES[shape](rng.normal(size=2**22))
+    truth = np.zeros(len(scores), dtype=bool)
+    truth[np.argsort(scores)[-4 * num_anomalous :][rng.permutation(4 * num_anomalous)[:num_anomalous]]] = True
+    expected = reference.ranking_metrics("pixel", scores, truth)
+    found = []
+    for order in (rng.permutation(len(scores)), np.argsort(scores), np.argsort(scores)[::-1], np.argsort(truth)):
+        maps, masks = scores[order].reshape(-1, 512, 512), truth[order].reshape(-1, 512, 512)
+        found.append(measure(maps, masks, batch_size=1, aupro=False))
+    for result in found:
+        assert result["pixel_auroc"] == pytest.approx(expected["pixel_auroc"], abs=1e-5)
+        assert result == pytest.approx(expected, abs=1e-3)
+        assert result == pytest.approx(found[0], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_ten_times_faster_than_scikit_learn():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((200, 500, 500), dtype=bool)
+    masks[::2, 100:180, 100:180] = True
+    maps = rng.standard_normal(masks.shape, dtype=np.float32) + masks.astype(np.float32)
+    started = time.perf_counter()
+    found = measure(maps, masks, batch_size=4)
+    mine = time.perf_counter() - started
+    started = time.perf_counter()
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-5)
+    assert found["pixel_ap"] == pytest.approx(average_precision_score(masks.ravel(), maps.ravel()), abs=1e-3)
+    assert time.perf_counter() - started > 10 * mine
