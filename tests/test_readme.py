@@ -31,7 +31,9 @@ STAND_INS = {
     "examples/train.py": "{root}/examples/train.py",
     "hub_configs/": "{root}/hub_configs/",
     "{full,without_*}.json": "{{full,without_etf}}.json",
-    "--root my_visa": "--clip {clip} --data {data} --image-size 56 --max-steps 1",
+    "--recipe hub_configs/vit_large_patch14_336_paper/recipe_visa.json --root my_visa": (
+        "--recipe {root}/moeclip_hf/demo/recipe.json --clip {clip} --data {data} --image-size 56 --max-steps 1"
+    ),
     "--base moeclip_hf/demo/recipe.json --seeds 0,1,2": "--base {root}/moeclip_hf/demo/recipe.json --seeds 0",
     "--data outputs/demo/data/train.jsonl": "--clip {clip} --data {data} --image-size 56 --max-steps 1",
     "--test-data outputs/demo/data/test": "--test-data {data}/bolt",

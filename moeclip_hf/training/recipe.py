@@ -176,6 +176,8 @@ def get_model_arguments(recipe: Recipe) -> dict:
     arguments = {"moe_lora": {}, **recipe.model_fields}
     if arguments["moe_lora"] is not None:
         arguments["moe_lora"] = {**arguments["moe_lora"], "seed": recipe.seed}
+    if arguments.get("feature_layers") is None:
+        arguments.pop("feature_layers", None)  # the ends of the tower's quarters
     if arguments.get("hidden_act") is None:
         arguments["hidden_act"] = get_preset(recipe.preset).hidden_act
     return {**arguments, "image_size": recipe.values.get("image_size")}

@@ -49,7 +49,7 @@ _TRAINING_KEYS = {
 _MODEL_KEYS = {
     "hidden_act": (str, None),
     "moe_lora": (dict, None),
-    "feature_layers": (list,),
+    "feature_layers": (list, None),
     "patch_average_kernel_sizes": (list,),
     "share_patch_projections": (bool,),
     "patch_projection_act": (str, None),

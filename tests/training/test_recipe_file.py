@@ -96,6 +96,18 @@ def test_changes_on_a_command_line():
     }  # fmt: skip
 
 
+def test_large_models_recipe_on_another_tower():
+    """Layers are those of the large tower; null gives them back to the CLIP."""
+    recipe = read_recipe(PAPER / "recipe.json").change({"image_size": 224})
+    tower = CLIPConfig(vision_config={"num_hidden_layers": 12, "patch_size": 16, "image_size": 224})
+    with pytest.raises(ValueError, match="`feature_layers` holds 17"):
+        config_on_clip(tower, **get_model_arguments(recipe))
+    changes = parse_changes(["feature_layers=null", "moe_lora.layers_to_transform=null"], "--set")
+    config = config_on_clip(tower, **get_model_arguments(recipe.change(changes)))
+    assert config.feature_layers == (2, 5, 8, 11)
+    assert config.moe_lora["layers_to_transform"] == [2, 5, 8, 11]
+
+
 # ---- what is refused ----
 
 
@@ -111,7 +123,7 @@ def test_changes_on_a_command_line():
         ({"seed": True}, "has `seed` true, which must be a whole number."),
         ({"use_image_head": 0}, "has `use_image_head` 0, which must be true or false."),
         ({"num_train_epochs": None}, "has `num_train_epochs` null, which must be a number."),
-        ({"feature_layers": [1, "2"]}, 'has `feature_layers` [1, "2"], which must be a list of whole numbers.'),
+        ({"feature_layers": [1, "2"]}, 'has `feature_layers` [1, "2"], which must be a list of whole numbers or null.'),
         ({"moe_lora": 4}, "has `moe_lora` 4, which must be an object, {...} or null."),
         ({"base": 3}, "has `base` 3, which must be the path of a recipe file."),
         ({"title": 3}, "has `title` 3, which must be a text."),
