@@ -43,6 +43,7 @@ class AblationSetting:
         description (`dict`): What to write down of the data; a finished run of another description is not taken over.
         smoothing (`str`, *optional*): Domain of the evaluation protocol, `"industrial"` or `"medical"`.
         num_workers (`int`, *optional*): Processes that decode the test images.
+        mask_threshold (`int`, *optional*): A pixel of a test image is anomalous if its mask is greater.
         progress (`bool`, *optional*): Whether to show progress bars on stderr.
     """
 
@@ -52,6 +53,7 @@ class AblationSetting:
     description: dict
     smoothing: str = "industrial"
     num_workers: int = 0
+    mask_threshold: int = 0
     progress: bool = True
 
 
@@ -145,6 +147,7 @@ def _train_and_evaluate(recipe: Recipe, setting: AblationSetting, folder: Path) 
         setting.test_data,
         smoothing=setting.smoothing,
         num_workers=setting.num_workers,
+        mask_threshold=setting.mask_threshold,
         progress=setting.progress,
     )
     model.save_pretrained(folder / "model", adapters_only=True)

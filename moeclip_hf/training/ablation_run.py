@@ -81,6 +81,7 @@ def load_setting(options: argparse.Namespace, variants: dict[str, Recipe]) -> Ab
         description={name: getattr(options, name) for name in names} | {"seen_classes": seen},
         smoothing=smoothing,
         num_workers=options.num_workers,
+        mask_threshold=options.mask_threshold,
     )
 
 
