@@ -1,7 +1,7 @@
 """More pictures to train on: the endless patterns that the tiny CLIP was pretrained on, with their irregularities.
 
-A few drawn categories teach a model those categories. Patterns of any kind, each with another name, keep what it learns
-from them general. They hold none of the benchmark's categories.
+A few drawn categories teach a model those categories. Things and surfaces of any kind, each with another name, keep what
+it learns from them general. They hold none of the benchmark's categories.
 """
 
 import multiprocessing
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from .benchmark.writing import save_picture
-from .pretraining.samples import draw_sample
+from .pretraining.samples import THINGS, draw_sample
 
 
 def write_patterns(folder: str | os.PathLike, *, count: int, size: int, seed: int, num_workers: int = 2) -> Path:
@@ -42,7 +42,7 @@ def write_patterns(folder: str | os.PathLike, *, count: int, size: int, seed: in
 
 
 def _write_pattern(number: int, *, folder: Path, size: int, seed: int) -> None:
-    sample = draw_sample(seed, number, size, irregular_share=1.0)
+    sample = draw_sample(seed, number, size, irregular_share=1.0, mixture=THINGS)
     name = sample.noun.replace(" ", "_")
     if number % 8 == 0 or not sample.mask.any():
         save_picture(Image.fromarray(sample.twin), folder / name / "test" / "good" / f"{number:04d}.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from moeclip_hf.demo.pretraining import texts
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
@@ -389,6 +389,8 @@ def test_shipped_weights_are_small_half_precision_and_complete(shipped):
     assert (SHIPPED / "README.md").read_text().count("procedural") > 1
     vision, text = clip.config.vision_config, clip.config.text_config
     assert vision.image_size // vision.patch_size >= 14
+    assert vision.projection_dim == text.projection_dim == clip.config.projection_dim
+    assert CLIPVisionModelWithProjection.from_pretrained(SHIPPED).visual_projection.out_features == vision.projection_dim
     assert text.vocab_size == len(tokenizer)
     assert text.eos_token_id == tokenizer.eos_token_id == len(tokenizer) - 1
     assert all(torch.isfinite(value).all() for value in clip.state_dict().values())

@@ -12,7 +12,7 @@ from .train import Recipe, Stage, pretrain
 
 
 # First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
-# tell the two apart by, as the rate falls.
+# tell the two apart by, as the rate falls. Then things above all: in pieces, where one fills many patches, then whole.
 STAGES = (
     Stage(
         "main",
@@ -73,14 +73,14 @@ STAGES = (
     Stage(
         "whole",
         size=168,
-        steps=400,
+        steps=600,
         images=4000,
         first=1000,
         growth=300,
         batch_size=24,
         learning_rate=5e-4,
         warmup=20,
-        decay=380,
+        decay=580,
         peak_weight=0.3,
         paired=True,
         mixture="things",

@@ -88,6 +88,7 @@ def build_clip(recipe: Recipe, vocab_size: int, size: int) -> CLIPModel:
             "bos_token_id": vocab_size - 2,
             "eos_token_id": vocab_size - 1,
             "pad_token_id": vocab_size - 1,
+            "projection_dim": recipe.projection_dim,
         },
         vision_config={
             "hidden_size": recipe.hidden_size,
@@ -97,6 +98,7 @@ def build_clip(recipe: Recipe, vocab_size: int, size: int) -> CLIPModel:
             "image_size": size,
             "patch_size": PATCH_SIZE,
             "hidden_act": "gelu",
+            "projection_dim": recipe.projection_dim,
         },
         projection_dim=recipe.projection_dim,
     )
