@@ -217,6 +217,9 @@ def _data_notes(key: str, results: dict) -> list[str]:
     meta, title, notes = results["meta"], BENCHMARKS[key].title, []
     if _trained_objects(results):
         notes.append(f"{title}*: the model was trained on these objects: {_shorten(_trained_objects(results))}.")
+    if meta["left_out"]:
+        reasons = [line.removesuffix(".") for line in meta["left_out"]]
+        notes.append(f"{title}: {len(reasons)} of its pictures are left out: {_shorten(reasons)}.")
     if meta["count_differences"]:
         notes.append(f"{title}: not the benchmark's test set: {_shorten(meta['count_differences'])}.")
     if meta["mask_threshold"] != BENCHMARKS[key].mask_threshold:

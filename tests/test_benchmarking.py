@@ -189,4 +189,19 @@ def test_an_unreadable_picture_is_left_out_or_stops(run, root, tmp_path):
     with pytest.raises(ValueError, match="10.png"):
         run(data_root=folder.parent, strict=True)
     summary = run(data_root=folder.parent)
-    assert summary["meta"]["benchmarks"]["cvc_300"]["num_images"] == 1
+    about = summary["meta"]["benchmarks"]["cvc_300"]
+    assert (about["num_images"], about["num_left_out"]) == (1, 1)
+    meta = json.loads((tmp_path / "out" / "cvc_300.json").read_text())["meta"]
+    (left_out,) = meta["left_out"]
+    assert left_out.startswith(f"{picture}: ")
+    assert meta["num_left_out"] == 1
+
+
+def test_a_missing_picture_of_the_test_split_is_left_out_or_stops(run, tmp_path):
+    write_miniature(tmp_path / "data" / "visa", "visa")
+    (tmp_path / "data" / "visa" / "candle" / "Data" / "Images" / "Normal" / "0000.JPG").unlink()
+    with pytest.raises(FileNotFoundError, match="1cls.csv, line .*: there is no file .*0000.JPG"):
+        run(data_root=tmp_path / "data", strict=True)
+    run(data_root=tmp_path / "data")
+    (left_out,) = json.loads((tmp_path / "out" / "visa.json").read_text())["meta"]["left_out"]
+    assert "there is no file" in left_out

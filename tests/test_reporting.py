@@ -23,7 +23,7 @@ def write_run(folder, means, seed=None, model="a", **meta):
         undefined = dict.fromkeys((metric for metric in METRICS if mean[metric] is None), "no masks")
         about = {
             "model": "some/model", "model_sha256": {"model.safetensors": model * 64}, "training": training,
-            "mask_threshold": 0, "trained_objects": [], "count_differences": [],
+            "mask_threshold": 0, "trained_objects": [], "count_differences": [], "left_out": [],
             "reasons": {"mean": dict.fromkeys(undefined, "undefined for every class"), "classes": {key: undefined}},
         }  # fmt: skip
         write_results({"mean": mean, "classes": {key: mean}, "meta": about | meta}, folder / f"{key}.json")
@@ -95,11 +95,13 @@ def test_a_data_set_that_a_seed_lacks_is_not_in_the_mean(tmp_path):
 
 def test_marks_and_notes(tmp_path):
     meta = {"trained_objects": ["candle"], "mask_threshold": 127, "count_differences": ["a", "b", "c", "d"]}
+    meta["left_out"] = ["/data/1.JPG: not a picture.", "/data/2.JPG: cut short."]
     run = write_run(tmp_path / "run", {"visa": (80, 80, 80, 30)}, seed=1, **meta)
     text = format_tables(read_tables([run]), "markdown")
     assert "| VisA\\* |" in text
     assert "| mean\\* |" in text
     assert "VisA\\*: the model was trained on these objects: candle." in text
+    assert "VisA: 2 of its pictures are left out: /data/1.JPG: not a picture; /data/2.JPG: cut short." in text
     assert "VisA: mask values above 127 are anomalous." in text
     assert "VisA: not the benchmark's test set: a; b; c; and 1 more." in text
     assert "VisA: the paper's figures are of training on MVTec-AD, these are not." in text
