@@ -75,7 +75,8 @@ def forget_times(value):
     """A results file without what differs from run to run."""
     if not isinstance(value, dict):
         return value
-    return {key: forget_times(item) for key, item in value.items() if key not in ("created", "seconds", "model")}
+    differing = ("created", "seconds", "stage_seconds", "model")
+    return {key: forget_times(item) for key, item in value.items() if key not in differing}
 
 
 # ---- what is computed ----
