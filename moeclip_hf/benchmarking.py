@@ -209,8 +209,8 @@ def summarize(found: dict[str, dict], identity: dict, skipped: dict[str, str]) -
     mean = {metric: average_defined([values[metric] for values in classes.values()]) for metric in METRICS}
     reasons = {key: _summarize_reasons(results) for key, results in found.items()}
     kept = (
-        "title", "data", "smoothing", "mask_threshold", "num_images", "num_anomalous", "count_differences",
-        "trained_objects", "num_processes", "device", "created", "seconds", "stage_seconds",
+        "title", "data", "smoothing", "mask_threshold", "num_images", "num_anomalous", "num_left_out",
+        "count_differences", "trained_objects", "num_processes", "device", "created", "seconds", "stage_seconds",
     )  # fmt: skip
     latest = max((results["meta"] for results in found.values()), key=lambda meta: meta["created"])
     return {
@@ -285,11 +285,11 @@ def _flatten_hashes(meta: dict) -> dict:
 def _run_benchmark(
     model, processor, benchmark: Benchmark, about: dict, allow_trained_objects: bool, strict: bool, **options
 ) -> dict:
-    from .data.loading import load_benchmark
+    from .data.loading import read_benchmark
 
     timer = StageTimer()
     with timer("loading"):
-        dataset = load_benchmark(benchmark.key, about["data"], strict=strict)
+        dataset, left_out = read_benchmark(benchmark.key, about["data"], strict=strict)
     class_names, labels = list(dataset["class_name"]), list(dataset["label"])
     trained = find_trained_objects(about["training"], benchmark, set(class_names), set(dataset["object_name"]))
     if not allow_trained_objects:
@@ -308,6 +308,8 @@ def _run_benchmark(
         **about,
         **{name: value for name, value in meta.items() if name not in about},
         "seconds": round(timer.total(), 1),
+        "num_left_out": len(left_out),
+        "left_out": left_out,
         "count_differences": describe_count_differences(benchmark, class_names, labels),
         "trained_objects": trained,
     }

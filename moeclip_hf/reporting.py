@@ -5,7 +5,7 @@ import io
 import math
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,11 +17,10 @@ from .paper_results import PAPER, PAPER_RESULTS, PAPER_TRAINING, PAPER_TRAINING_
 
 
 MEAN = "mean"
+# What runs on the two trainings of the paper have in common.
+SETTING_KEYS = ("preset", "clip", "image_size", "num_train_epochs", "learning_rate", "batch_size")
 # Runs that differ in nothing of this, but for the seed, are one recipe's.
-RECIPE_KEYS = (
-    "preset", "data", "benchmark", "class_names", "object_names", "num_images", "clip", "image_size",
-    "num_train_epochs", "learning_rate", "batch_size", "recipe",
-)  # fmt: skip
+RECIPE_KEYS = (*SETTING_KEYS, "data", "benchmark", "class_names", "object_names", "num_images", "recipe")
 
 
 class Cell(NamedTuple):
@@ -68,6 +67,8 @@ def read_tables(folders: Sequence[str | os.PathLike]) -> list[Table]:
 
     Returns:
         `list[Table]`: one table a recipe, in the order of the folders. A model without a training record has its own.
+        Where both trainings of the paper are there, with the same settings and seeds, the first table is the paper's:
+        each data set by the model that was trained as the paper's was.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -76,7 +77,7 @@ def read_tables(folders: Sequence[str | os.PathLike]) -> list[Table]:
     groups: dict[str, dict[str, dict]] = {}
     for folder in map(str, folders):
         groups.setdefault(_recipe_of(folder, _read_run(folder)), {})[folder] = _read_run(folder)
-    return [_make_table(runs) for runs in groups.values()]
+    return [_make_table(runs) for runs in (*_combine_trainings(groups.values()), *groups.values())]
 
 
 def format_tables(tables: Sequence[Table], style: str) -> str:
@@ -118,6 +119,35 @@ def _record_of(run: dict[str, dict]) -> dict | None:
     return next(iter(run.values()))["meta"].get("training")
 
 
+def _combine_trainings(groups: Iterable[dict[str, dict[str, dict]]]) -> list[dict[str, dict[str, dict]]]:
+    """Gives for each setting with both trainings of the paper the runs that its table is made of."""
+    settings: dict[str, dict[str, dict[int, tuple[str, dict]]]] = {}
+    for runs in groups:
+        for folder, run in runs.items():
+            record = _record_of(run)
+            if record is not None and record["benchmark"] in (PAPER_TRAINING_DEFAULT, *PAPER_TRAINING.values()):
+                trainings = settings.setdefault(_setting_of(record), {})
+                trainings.setdefault(record["benchmark"], {})[record["seed"]] = (folder, run)
+    found = []
+    for trainings in settings.values():
+        combined = {}
+        for seed, (folder, run) in trainings.get(PAPER_TRAINING_DEFAULT, {}).items():
+            rows = {key: results for key, results in run.items() if key not in PAPER_TRAINING}
+            for key, training in PAPER_TRAINING.items():
+                other, results = trainings.get(training, {}).get(seed, ("", {}))
+                if key in results:
+                    combined[f"{folder} and {other}"] = rows | {key: results[key]}
+        if combined:
+            found.append(combined)
+    return found
+
+
+def _setting_of(record: dict) -> str:
+    """What two trainings must share; the recipes' names differ by the benchmark at their end alone."""
+    name = (record["recipe"] or "").removesuffix(record["benchmark"])
+    return str([name, *(record[key] for key in SETTING_KEYS)])
+
+
 def _make_table(runs: dict[str, dict[str, dict]]) -> Table:
     records = {folder: _record_of(run) for folder, run in runs.items()}
     seeds: dict[int, str] = {}
@@ -133,7 +163,7 @@ def _make_table(runs: dict[str, dict[str, dict]]) -> Table:
     marks = {key for key in keys if any(key in run and _trained_objects(run[key]) for run in runs.values())}
     if marks & set(shared):
         marks.add(MEAN)
-    return Table(_make_title(records), rows, frozenset(marks), _make_notes(runs, keys, shared))
+    return Table(_make_title(runs), rows, frozenset(marks), _make_notes(runs, keys, shared))
 
 
 def _value(results: dict, metric: str) -> float | None:
@@ -167,14 +197,17 @@ def _make_cell(values: list[float | None], paper: float | None) -> Cell:
     return Cell(statistics.fmean(defined), statistics.stdev(defined) if len(defined) > 1 else None, paper)
 
 
-def _make_title(records: dict[str, dict | None]) -> str:
-    record = next(iter(records.values()))
-    if record is None:
-        return f"{next(iter(records))}, training not known"
-    name = f"recipe {record['recipe']}" if record["recipe"] else f"preset {record['preset']}"
-    seeds = sorted(record["seed"] for record in records.values())
-    source = record["benchmark"] or record["data"] or "own data"
-    return f"{name}, trained on {source}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+def _make_title(runs: dict[str, dict[str, dict]]) -> str:
+    records = [results["meta"].get("training") for run in runs.values() for results in run.values()]
+    if records[0] is None:
+        return f"{next(iter(runs))}, training not known"
+    names = dict.fromkeys(
+        f"recipe {record['recipe']}" if record["recipe"] else f"preset {record['preset']}" for record in records
+    )
+    sources = dict.fromkeys(record["benchmark"] or record["data"] or "own data" for record in records)
+    seeds = sorted({record["seed"] for record in records})
+    plural = "s" if len(seeds) > 1 else ""
+    return f"{' and '.join(names)}, trained on {' and '.join(sources)}, seed{plural} {', '.join(map(str, seeds))}"
 
 
 def _make_notes(runs: dict[str, dict[str, dict]], keys: list[str], shared: list[str]) -> list[str]:
@@ -182,30 +215,35 @@ def _make_notes(runs: dict[str, dict[str, dict]], keys: list[str], shared: list[
     if len(runs) > 1:
         notes.append(f"Mean and standard deviation over {len(runs)} seeds.")
     for folder, run in runs.items():
-        meta = next(iter(run.values()))["meta"]
-        hashes = ", ".join(value[:12] for value in meta["model_sha256"].values())
-        notes.append(f"{folder}: {meta['model']}, SHA-256 {hashes}...")
+        models = dict.fromkeys(map(_name_model, run.values()))
+        notes.append(f"{folder}: {' and '.join(models)}")
     for key in keys:
         if key not in shared:
             number = sum(key in run for run in runs.values())
             notes.append(f"{BENCHMARKS[key].title}: of {number} seeds only, and not in the mean.")
     if len(shared) < len(BENCHMARKS):
         notes.append(f"mean: over the {len(shared)} data sets that all runs have, the paper's over the same.")
-    notes += _training_notes(_record_of(next(iter(runs.values()))), keys)
-    for key in keys:
-        # Of several runs on the same data the first one speaks for all.
-        notes += _data_notes(key, next(run[key] for run in runs.values() if key in run))
+    # Of several runs on the same data the first one speaks for all.
+    first = {key: next(run[key] for run in runs.values() if key in run) for key in keys}
+    notes += _training_notes(first)
+    for key, results in first.items():
+        notes += _data_notes(key, results)
     return notes
 
 
-def _training_notes(record: dict | None, keys: list[str]) -> list[str]:
+def _name_model(results: dict) -> str:
+    meta = results["meta"]
+    return f"{meta['model']}, SHA-256 {', '.join(value[:12] for value in meta['model_sha256'].values())}..."
+
+
+def _training_notes(found: dict[str, dict]) -> list[str]:
     """Says where the paper trained on something else."""
-    if record is None:
+    if _record_of(found) is None:
         return ["What the model was trained on is not known: it has no training record."]
     by_training: dict[str, list[str]] = {}
-    for key in keys:
+    for key, results in found.items():
         training = PAPER_TRAINING.get(key, PAPER_TRAINING_DEFAULT)
-        if training != record["benchmark"]:
+        if training != results["meta"]["training"]["benchmark"]:
             by_training.setdefault(training, []).append(BENCHMARKS[key].title)
     return [
         f"{', '.join(titles)}: the paper's figures are of training on {BENCHMARKS[training].title}, these are not."
@@ -217,6 +255,9 @@ def _data_notes(key: str, results: dict) -> list[str]:
     meta, title, notes = results["meta"], BENCHMARKS[key].title, []
     if _trained_objects(results):
         notes.append(f"{title}*: the model was trained on these objects: {_shorten(_trained_objects(results))}.")
+    if meta["left_out"]:
+        reasons = [line.removesuffix(".") for line in meta["left_out"]]
+        notes.append(f"{title}: {len(reasons)} of its pictures are left out: {_shorten(reasons)}.")
     if meta["count_differences"]:
         notes.append(f"{title}: not the benchmark's test set: {_shorten(meta['count_differences'])}.")
     if meta["mask_threshold"] != BENCHMARKS[key].mask_threshold:

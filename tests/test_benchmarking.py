@@ -95,7 +95,11 @@ def test_one_file_a_benchmark_and_a_summary(run, root, tmp_path):
     assert meta["training"] is meta["seed"] is meta["preset"] is None
     assert {"commit", "created", "versions", "model_commit"} <= set(meta)
     assert set(meta["stage_seconds"]) == {"loading", "model", "metrics", "writing"}
-    assert meta["count_differences"] == ["in all: 2 of 357 normal pictures", "in all: 4 of 947 anomalous pictures"]
+    assert meta["count_differences"] == [
+        *(f"{name}: no pictures" for name in BENCHMARKS["dtd_synthetic"].object_names if name not in TEXTURES),
+        "in all: 2 of 357 normal pictures",
+        "in all: 4 of 947 anomalous pictures",
+    ]
     assert set(written["meta"]["benchmarks"]["dtd_synthetic"]["stage_seconds"]) == {
         "loading",
         "model",
@@ -189,4 +193,19 @@ def test_an_unreadable_picture_is_left_out_or_stops(run, root, tmp_path):
     with pytest.raises(ValueError, match="10.png"):
         run(data_root=folder.parent, strict=True)
     summary = run(data_root=folder.parent)
-    assert summary["meta"]["benchmarks"]["cvc_300"]["num_images"] == 1
+    about = summary["meta"]["benchmarks"]["cvc_300"]
+    assert (about["num_images"], about["num_left_out"]) == (1, 1)
+    meta = json.loads((tmp_path / "out" / "cvc_300.json").read_text())["meta"]
+    (left_out,) = meta["left_out"]
+    assert left_out.startswith(f"{picture}: ")
+    assert meta["num_left_out"] == 1
+
+
+def test_a_missing_picture_of_the_test_split_is_left_out_or_stops(run, tmp_path):
+    write_miniature(tmp_path / "data" / "visa", "visa")
+    (tmp_path / "data" / "visa" / "candle" / "Data" / "Images" / "Normal" / "0000.JPG").unlink()
+    with pytest.raises(FileNotFoundError, match="1cls.csv, line .*: there is no file .*0000.JPG"):
+        run(data_root=tmp_path / "data", strict=True)
+    run(data_root=tmp_path / "data")
+    (left_out,) = json.loads((tmp_path / "out" / "visa.json").read_text())["meta"]["left_out"]
+    assert "there is no file" in left_out

@@ -13,17 +13,18 @@ from moeclip_hf.reporting import format_tables, read_tables
 from moeclip_hf.training_record import TRAINING_RECORD_KEYS
 
 
-def write_run(folder, means, seed=None, model="a", **meta):
+def write_run(folder, means, seed=None, model="a", trained_on="visa", recipe=None, **meta):
     """Results of one model: `means` by benchmark, in percent and in the order of the metrics."""
     training = None
     if seed is not None:
-        training = dict.fromkeys(TRAINING_RECORD_KEYS) | {"preset": "paper", "benchmark": "visa", "seed": seed}
+        training = dict.fromkeys(TRAINING_RECORD_KEYS) | {"preset": "paper", "benchmark": trained_on, "seed": seed}
+        training["recipe"] = recipe or f"some/recipe_{trained_on}"
     for key, values in means.items():
         mean = {metric: None if value is None else value / 100 for metric, value in zip(METRICS, values, strict=True)}
         undefined = dict.fromkeys((metric for metric in METRICS if mean[metric] is None), "no masks")
         about = {
             "model": "some/model", "model_sha256": {"model.safetensors": model * 64}, "training": training,
-            "mask_threshold": 0, "trained_objects": [], "count_differences": [],
+            "mask_threshold": 0, "trained_objects": [], "count_differences": [], "left_out": [],
             "reasons": {"mean": dict.fromkeys(undefined, "undefined for every class"), "classes": {key: undefined}},
         }  # fmt: skip
         write_results({"mean": mean, "classes": {key: mean}, "meta": about | meta}, folder / f"{key}.json")
@@ -76,6 +77,44 @@ def test_seeds_are_a_mean_and_a_deviation(tmp_path):
     assert "is of training" not in text
 
 
+def test_the_papers_two_trainings_make_its_table(tmp_path):
+    of_visa = [
+        write_run(tmp_path / f"v{seed}", {"mvtec": (90 + seed, 96, 92, 45), "btad": (92, 98, 96, 50)}, seed, model="a")
+        for seed in (1, 2)
+    ]
+    of_mvtec = [
+        write_run(
+            tmp_path / f"m{seed}",
+            {"visa": (80 + seed, 86, 95, 26), "btad": (10, 10, 10, 10)},
+            seed,
+            model="b",
+            trained_on="mvtec",
+        )
+        for seed in (1, 2)
+    ]
+    tables = read_tables([*of_visa, *of_mvtec])
+    assert [list(table.rows) for table in tables] == [
+        ["mvtec", "visa", "btad", "mean"],
+        ["mvtec", "btad", "mean"],
+        ["visa", "btad", "mean"],
+    ]
+    text = format_tables(tables[:1], "markdown")
+    assert "recipe some/recipe_visa and recipe some/recipe_mvtec, trained on visa and mvtec, seeds 1, 2" in text
+    assert cells(text, "VisA")[:2] == [f"81.5 ± {statistics.stdev([81, 82]):.1f}", "83.6"]
+    assert cells(text, "BTAD")[0] == "92.0 ± 0.0"
+    assert cells(text, "mean")[0].startswith("88.3 ± ")
+    assert "paper's figures are of training on" not in text
+    assert f"{of_visa[0]} and {of_mvtec[0]}: some/model, SHA-256 aaaaaaaaaaaa... and some/model, SHA-256 bbb" in text
+    # another recipe, a seed without its counterpart, and the benchmark that only the second training serves
+    assert len(read_tables([of_visa[0], of_mvtec[1]])) == 2
+    other = write_run(
+        tmp_path / "other", {"visa": (80, 80, 80, 20)}, 1, model="c", trained_on="mvtec", recipe="ablations/mvtec"
+    )
+    assert len(read_tables([of_visa[0], other])) == 2
+    without = write_run(tmp_path / "without", {"rsdd": (80, 80, 80, 20)}, 1, model="d", trained_on="mvtec")
+    assert len(read_tables([of_visa[0], without])) == 2
+
+
 def test_other_recipes_have_their_own_table_and_the_same_seed_twice_is_an_error(tmp_path):
     one = write_run(tmp_path / "one", {"btad": (90, 90, 90, 40)}, seed=1)
     two = write_run(tmp_path / "two", {"btad": (80, 90, 90, 40)}, seed=1, model="b")
@@ -95,11 +134,13 @@ def test_a_data_set_that_a_seed_lacks_is_not_in_the_mean(tmp_path):
 
 def test_marks_and_notes(tmp_path):
     meta = {"trained_objects": ["candle"], "mask_threshold": 127, "count_differences": ["a", "b", "c", "d"]}
+    meta["left_out"] = ["/data/1.JPG: not a picture.", "/data/2.JPG: cut short."]
     run = write_run(tmp_path / "run", {"visa": (80, 80, 80, 30)}, seed=1, **meta)
     text = format_tables(read_tables([run]), "markdown")
     assert "| VisA\\* |" in text
     assert "| mean\\* |" in text
     assert "VisA\\*: the model was trained on these objects: candle." in text
+    assert "VisA: 2 of its pictures are left out: /data/1.JPG: not a picture; /data/2.JPG: cut short." in text
     assert "VisA: mask values above 127 are anomalous." in text
     assert "VisA: not the benchmark's test set: a; b; c; and 1 more." in text
     assert "VisA: the paper's figures are of training on MVTec-AD, these are not." in text

@@ -127,7 +127,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
+    found = [name.strip() for name in names.split(",") if name.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{names!r} names no benchmark: write such as mvtec,btad, or leave it out")
+    return found
 
 
 def _join_processes(device: str | None):

@@ -6,7 +6,15 @@ import sys
 from pathlib import Path
 
 from ..data.benchmarks import find_domain
-from ..data.options import DATA_HELP, ROOT_HELP, SPLIT_HELP, add_column_options, add_object_option, read_columns
+from ..data.options import (
+    DATA_HELP,
+    ROOT_HELP,
+    SPLIT_HELP,
+    add_column_options,
+    add_mask_option,
+    add_object_option,
+    read_columns,
+)
 from .model_options import add_model_options, check_counts, find_device
 
 
@@ -41,13 +49,7 @@ def add_parser(subparsers) -> None:
         choices=["industrial", "medical"],
         help="smoothing of the maps and fusion of the image scores (default: the benchmark's; industrial for own data)",
     )
-    parser.add_argument(
-        "--mask-threshold",
-        type=int,
-        default=0,
-        metavar="VALUE",
-        help="a pixel is anomalous if its mask is greater; 127 suits masks saved as JPEG (default: 0, as in the paper)",
-    )
+    add_mask_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 

@@ -10,7 +10,8 @@ FORMATS = ("markdown", "csv", "latex")
 DESCRIPTION = """\
 Makes a table of the results of `moeclip benchmark` beside the figures that the paper prints, with the difference, in
 percent. Folders of the same recipe and different seeds make one table, of mean and standard deviation; every other
-recipe makes its own."""
+recipe makes its own. Where both trainings of the paper are there, on visa and on mvtec with the same settings and
+seeds, the first table is the paper's: VisA by the model trained on mvtec, the others by the one trained on visa."""
 
 
 def add_parser(subparsers) -> None:

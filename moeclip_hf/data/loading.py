@@ -42,18 +42,41 @@ def load_benchmark(
         ValueError: If there is no such benchmark, no picture of it, a list is malformed, a path leaves `root`, or, if
             `strict`, a file is not a picture or a mask has another size than its picture.
     """
+    dataset, _ = read_benchmark(key, root, list_file=list_file, strict=strict)
+    return dataset
+
+
+def read_benchmark(
+    key: str, root: str | os.PathLike, *, list_file: str | os.PathLike | None = None, strict: bool = True
+) -> tuple[datasets.Dataset, list[str]]:
+    """Reads the test set of a benchmark like [`load_benchmark`], and tells what it left out.
+
+    Args:
+        key (`str`): As in [`load_benchmark`], like the following.
+        root (`str` or `os.PathLike`): Its folder.
+        list_file (`str` or `os.PathLike`, *optional*): The list of pictures to read.
+        strict (`bool`, *optional*, defaults to True): Whether a picture that cannot be read is an error.
+
+    Returns:
+        `tuple[datasets.Dataset, list[str]]`: the pictures, and a line for each that cannot be read or that a list names
+        although it is not there.
+
+    Raises:
+        FileNotFoundError: As [`load_benchmark`].
+        ValueError: As [`load_benchmark`].
+    """
     benchmark = get_benchmark(key)
     scan = find_benchmark_pictures(
         benchmark, Path(root), None if list_file is None else Path(list_file), strict=strict
     )
-    dataset = _build(scan, str(root), strict)
+    dataset, left_out = _build(scan, str(root), strict)
     differences = describe_count_differences(benchmark, dataset["class_name"], dataset["label"])
     if differences:
         logger.warning(
             "%s: not the whole of %s: %s. `moeclip data check %s %s` names the files.",
             root, benchmark.title, "; ".join(differences), key, root,
         )  # fmt: skip
-    return dataset
+    return dataset, left_out
 
 
 def load_anomaly_dataset(
@@ -111,11 +134,13 @@ def load_anomaly_dataset(
         if root is not None:
             raise ValueError(f"`root` belongs to lists, but {str(data)!r} is a data set of its own: leave it out.")
         table = read_table(data, split, columns, object_name)
-        return finish_dataset(table, str(data), strict, root=data if data.exists() else None)
+        dataset, _ = finish_dataset(table, str(data), strict, root=data if data.exists() else None)
+        return dataset
     if columns:
         raise ValueError(f"`columns` belong to data sets of the package `datasets`, but {str(data)!r} is none.")
     scan = find_own_pictures(data, None if root is None else Path(root), split, strict=strict)
-    return _build(scan, str(data), strict, object_name)
+    dataset, _ = _build(scan, str(data), strict, object_name)
+    return dataset
 
 
 def refuse_options_of_own_data(
@@ -138,7 +163,7 @@ def refuse_options_of_own_data(
         raise ValueError(f"`columns` and `object_name` belong to own data: {benchmark.title} has names for both.")
 
 
-def _build(scan: Scan, name: str, strict: bool, object_name: str | None = None) -> datasets.Dataset:
+def _build(scan: Scan, name: str, strict: bool, object_name: str | None = None) -> tuple[datasets.Dataset, list[str]]:
     for missing in scan.missing:
         logger.warning("%s", missing)
     if not scan.records:
@@ -148,7 +173,8 @@ def _build(scan: Scan, name: str, strict: bool, object_name: str | None = None) 
             "%s: %d masks fit no picture by their names (first: %s).",
             name, len(scan.unused_masks), scan.unused_masks[0],
         )  # fmt: skip
-    return finish_dataset(make_rows(scan.records, object_name), name, strict)
+    dataset, unreadable = finish_dataset(make_rows(scan.records, object_name), name, strict)
+    return dataset, [*scan.missing, *unreadable]
 
 
 def make_rows(records: list[AnomalyRecord], object_name: str | None = None) -> datasets.Dataset:
@@ -171,7 +197,9 @@ def make_rows(records: list[AnomalyRecord], object_name: str | None = None) -> d
     return datasets.Dataset.from_dict(columns, features=FEATURES)
 
 
-def finish_dataset(dataset: datasets.Dataset, name: str, strict: bool, root: Path | None = None) -> datasets.Dataset:
+def finish_dataset(
+    dataset: datasets.Dataset, name: str, strict: bool, root: Path | None = None
+) -> tuple[datasets.Dataset, list[str]]:
     """Checks pictures and masks, says in the log what was found, and hands masks out upright.
 
     Args:
@@ -185,7 +213,7 @@ def finish_dataset(dataset: datasets.Dataset, name: str, strict: bool, root: Pat
             The folder in which files have to lie that the rows refer to, where that is not known yet.
 
     Returns:
-        `datasets.Dataset`: the rows that can be read.
+        `tuple[datasets.Dataset, list[str]]`: the rows that can be read, and a line for each of the others.
 
     Raises:
         UnreadableSampleError: If `strict` and a picture or a mask cannot be read.
@@ -193,8 +221,8 @@ def finish_dataset(dataset: datasets.Dataset, name: str, strict: bool, root: Pat
     """
     reports = list(check_samples(make_row_reader(dataset, root), len(dataset), decode=not strict, strict=strict))
     kept = [index for index, report in enumerate(reports) if not report.problem]
-    if len(kept) < len(reports):
-        problems = [report.problem for report in reports if report.problem]
+    problems = [report.problem for report in reports if report.problem]
+    if problems:
         logger.warning("%s: %d of %d pictures cannot be read and are left out:", name, len(problems), len(reports))
         for problem in problems:
             logger.warning("  %s", problem)
@@ -204,7 +232,7 @@ def finish_dataset(dataset: datasets.Dataset, name: str, strict: bool, root: Pat
     if any(report.upright_mask for report in reports):
         dataset = _replace_masks(dataset, reports)
     _log_counts(name, undecoded(dataset), reports)
-    return dataset
+    return dataset, problems
 
 
 def make_row_reader(dataset: datasets.Dataset, root: Path | None = None) -> Callable[[int], dict]:

@@ -156,7 +156,8 @@ def find_benchmark_pictures(
             A list of its pictures with paths relative to `root`. Without it the folders are scanned; where they do not
             have the benchmark's layout, a single `*.jsonl` in `root` is read instead.
         strict (`bool`, *optional*, defaults to True):
-            Whether a file of such a list that does not exist is an error.
+            Whether a file of such a list, or of the benchmark's own list of test pictures, that does not exist is an
+            error.
 
     Returns:
         `Scan`: the pictures, with the names of the table.
@@ -175,7 +176,7 @@ def find_benchmark_pictures(
     if scan.records:
         for one in lists:
             logger.warning("%s is read by its folders; the list %s is not read.", root, one.name)
-        return _keep_test_split(scan, benchmark.layout, root)
+        return _keep_test_split(scan, benchmark.layout, root, strict)
     if len(lists) == 1:
         return _read_benchmark_list(benchmark, lists[0], root, strict)
     raise ValueError(_nothing_found(benchmark, root, lists))
@@ -203,7 +204,7 @@ def _name_by_table(benchmark: Benchmark, record: AnomalyRecord, list_file: Path,
     return replace(record, class_name=class_name, object_name=names[class_name])
 
 
-def _keep_test_split(scan: Scan, layout: Layout, root: Path) -> Scan:
+def _keep_test_split(scan: Scan, layout: Layout, root: Path, strict: bool) -> Scan:
     if layout.split_list is None:
         return scan
     file = root / layout.split_list
@@ -217,6 +218,8 @@ def _keep_test_split(scan: Scan, layout: Layout, root: Path) -> Scan:
     missing = [
         f"{file}, line {line}: there is no file {str(path)!r}." for path, line in listed.items() if path not in there
     ]
+    if strict and missing:
+        raise FileNotFoundError(missing[0])
     return Scan(kept, scan.unused_masks, missing)
 
 

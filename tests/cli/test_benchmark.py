@@ -98,6 +98,13 @@ def test_errors_are_one_line_that_names_the_argument(data_root, tmp_path, capsys
     assert not (tmp_path / "out").exists()
 
 
+def test_no_name_of_a_benchmark_is_wrong_usage(data_root, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark", *options(data_root, tmp_path / "out"), "--benchmarks", " ,"])
+    assert stopped.value.code == 2
+    assert "argument --benchmarks: ' ,' names no benchmark" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["benchmark", "report"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:

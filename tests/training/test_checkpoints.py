@@ -1,5 +1,4 @@
 import datetime
-import fnmatch
 import json
 import os
 import signal
@@ -211,22 +210,6 @@ def test_record_says_what_the_model_was_trained_on(tiny_clip_folder, make_traine
     assert datetime.datetime.fromisoformat(record["created"]).tzinfo is not None
     steps = [read_training_record(folder)["global_step"] for folder in sorted((tmp_path / "run").glob("checkpoint-*"))]
     assert steps == [2, 4]
-
-
-def test_record_is_in_the_folder_that_is_pushed(tiny_model, make_trainer, monkeypatch):
-    pushed = []
-
-    class Hub:
-        def upload_folder(self, folder_path, ignore_patterns, **kwargs):
-            pushed.extend(path.name for path in Path(folder_path).iterdir())
-            assert not any(fnmatch.fnmatch("training.json", pattern) for pattern in ignore_patterns)
-
-    monkeypatch.setattr("transformers.trainer.hf_api", Hub)
-    trainer = make_trainer(tiny_model)
-    trainer.hub_model_id = "somebody/moeclip"
-    trainer.train()
-    trainer.push_to_hub()
-    assert {"training.json", "model.safetensors"} <= set(pushed)
 
 
 # ---- the best checkpoint ----
