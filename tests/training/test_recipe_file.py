@@ -123,7 +123,10 @@ def test_large_models_recipe_on_another_tower():
         ({"seed": True}, "has `seed` true, which must be a whole number."),
         ({"use_image_head": 0}, "has `use_image_head` 0, which must be true or false."),
         ({"num_train_epochs": None}, "has `num_train_epochs` null, which must be a number."),
-        ({"feature_layers": [1, "2"]}, 'has `feature_layers` [1, "2"], which must be a list of whole numbers or null.'),
+        (
+            {"feature_layers": [1, "2"]},
+            'has `feature_layers` [1, "2"], which must be a list of whole numbers or null.',
+        ),
         ({"moe_lora": 4}, "has `moe_lora` 4, which must be an object, {...} or null."),
         ({"base": 3}, "has `base` 3, which must be the path of a recipe file."),
         ({"title": 3}, "has `title` 3, which must be a text."),
