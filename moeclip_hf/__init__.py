@@ -63,8 +63,9 @@ def __dir__() -> list[str]:
 
 def _is_console_command() -> bool:
     """Whether this process is `moeclip` or `python -m moeclip_hf.cli`."""
-    script = Path(sys.argv[0]).stem if getattr(sys, "argv", None) else ""
-    return script == "moeclip" or f"{__name__}.cli" in sys.orig_argv
+    # the whole name: a user's own `moeclip.py` is no console command
+    script = Path(sys.argv[0]).name if getattr(sys, "argv", None) else ""
+    return script in ("moeclip", "moeclip.exe") or f"{__name__}.cli" in sys.orig_argv
 
 
 # transformers has no lazy registration: its mappings hold classes, and reaching them imports torch. Whoever imports the

@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils.hub import get_checkpoint_shard_files
 
 from .configuration_moeclip import MoECLIPConfig
 
@@ -222,8 +223,8 @@ def adapters_on_clip(name_or_path, config: MoECLIPConfig, kwargs: Mapping) -> di
         ValueError: If the adapters' file is damaged, or the CLIP is not named or not whole.
         OSError: If the adapters or the CLIP are not there.
     """
-    with open_weights(name_or_path, kwargs) as file:
-        adapters = {name: file.get_tensor(name) for name in file.keys()}
+    with open_weights(name_or_path, kwargs) as weights:
+        adapters = {name: file.get_tensor(name) for name, file in weights.items()}
     config.base_model_name_or_path = resolve_base(config.base_model_name_or_path, name_or_path, kwargs)
     arguments = hub_arguments(kwargs)
     shared = {key: value for key, value in arguments.items() if key not in ("revision", "subfolder")}
@@ -240,25 +241,42 @@ def adapters_on_clip(name_or_path, config: MoECLIPConfig, kwargs: Mapping) -> di
 
 @contextlib.contextmanager
 def open_weights(name_or_path, kwargs: Mapping):
-    """Opens the weights of a model in one safetensors file, whose tensors are then read one by one.
+    """Opens the weights of a model in safetensors, one file or shards, whose tensors are then read one by one.
 
     Args:
         name_or_path (`str` or `os.PathLike`): Hub id or folder.
         kwargs (`Mapping`): Arguments of `from_pretrained`.
 
     Yields:
-        `safetensors.safe_open`: The file.
+        `dict[str, safetensors.safe_open]`: For each tensor's name the open file that holds it.
 
     Raises:
-        ValueError: If the file is damaged, or there are no weights in safetensors.
+        ValueError: If a file is damaged, or there are no weights in safetensors.
         OSError: If there is no such repository, or it cannot be reached.
     """
-    variant = kwargs.get("variant")
-    filename = SAFE_WEIGHTS_NAME if variant is None else SAFE_WEIGHTS_NAME.replace(".", f".{variant}.", 1)
-    with weights_errors(name_or_path):
-        path = cached_file(name_or_path, filename, **hub_arguments(kwargs))
-        with safe_open(path, framework="pt") as file:
-            yield file
+    with weights_errors(name_or_path), contextlib.ExitStack() as opened:
+        paths = _find_weights(name_or_path, kwargs.get("variant"), hub_arguments(kwargs))
+        files = [opened.enter_context(safe_open(path, framework="pt")) for path in paths]
+        yield {name: file for file in files for name in file.keys()}  # noqa: SIM118
+
+
+def _find_weights(name_or_path, variant: str | None, arguments: dict) -> list[str]:
+    """Paths of the safetensors file or, where there is an index instead, of its shards."""
+    index = cached_file(
+        name_or_path,
+        _name_of_variant(SAFE_WEIGHTS_INDEX_NAME, variant),
+        _raise_exceptions_for_missing_entries=False,
+        **arguments,
+    )
+    if index is not None:
+        paths, _ = get_checkpoint_shard_files(name_or_path, index, **arguments)
+        return paths
+    return [cached_file(name_or_path, _name_of_variant(SAFE_WEIGHTS_NAME, variant), **arguments)]
+
+
+def _name_of_variant(filename: str, variant: str | None) -> str:
+    stem, _, extension = filename.rpartition(".")
+    return filename if variant is None else f"{stem}.{variant}.{extension}"
 
 
 def resolve_base(base: str | None, name_or_path, kwargs: Mapping) -> str:
@@ -305,8 +323,8 @@ def read_adapters(name_or_path, kwargs: Mapping) -> dict[str, torch.Tensor]:
         ValueError: If the file is damaged.
         OSError: If there is no such file.
     """
-    with open_weights(name_or_path, kwargs) as file:
-        return {name: file.get_tensor(name) for name in file.keys() if is_adapter_key(name)}
+    with open_weights(name_or_path, kwargs) as weights:
+        return {name: file.get_tensor(name) for name, file in weights.items() if is_adapter_key(name)}
 
 
 def check_same_backbone(model: nn.Module, config: MoECLIPConfig, name_or_path, kwargs: Mapping) -> None:
@@ -344,10 +362,9 @@ def check_same_backbone(model: nn.Module, config: MoECLIPConfig, name_or_path, k
 
 def _check_backbone_tensors(model: nn.Module, name_or_path, kwargs: Mapping, advice: str) -> None:
     own = {name: tensor for name, tensor in model.state_dict().items() if not is_adapter_key(name)}
-    with open_weights(name_or_path, kwargs) as file:
-        stored = set(file.keys())
+    with open_weights(name_or_path, kwargs) as weights:
         for name, tensor in own.items():
-            if name not in stored or not _same_values(tensor.cpu(), file.get_tensor(name)):
+            if name not in weights or not _same_values(tensor.cpu(), weights[name].get_tensor(name)):
                 raise ValueError(f"{name_or_path} has another {name!r} than the model. {advice}")
 
 

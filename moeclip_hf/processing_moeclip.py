@@ -107,7 +107,8 @@ class MoECLIPProcessor(ProcessorMixin):
             clip_name_or_path (`str` or `os.PathLike`):
                 Hub id or folder of the CLIP, for its tokenizer.
             config ([`MoECLIPConfig`]):
-                The model's configuration, for its input size and its longest prompt.
+                The model's configuration, for its input size, its longest prompt and, where the model is on this CLIP,
+                the CLIP's revision.
 
         Returns:
             [`MoECLIPProcessor`]: The processor.
@@ -116,7 +117,9 @@ class MoECLIPProcessor(ProcessorMixin):
             OSError: If there is no such CLIP.
             ValueError: If it has no tokenizer.
         """
-        tokenizer = AutoTokenizer.from_pretrained(clip_name_or_path)
+        is_models_own = clip_name_or_path == config.base_model_name_or_path and config.base_model_revision is not None
+        revision = {"revision": config.base_model_revision} if is_models_own else {}
+        tokenizer = AutoTokenizer.from_pretrained(clip_name_or_path, **revision)
         # without its files transformers answers with a tokenizer that knows no words
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError(

@@ -298,6 +298,27 @@ def test_damaged_weights_leave_the_model_as_it_was(model, folders, edit, message
     assert model.adapter_names == ["default", "medical", "without_experts"]
 
 
+@pytest.mark.parametrize("adapters_only", [True, False])
+def test_weights_in_shards(folders, tmp_path, adapters_only):
+    source = MoECLIPForAnomalyDetection.from_pretrained(folders / "medical")
+    source.save_pretrained(tmp_path / "shards", adapters_only=adapters_only, max_shard_size="4KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    model = MoECLIPForAnomalyDetection.from_pretrained(folders / "industrial")
+    model.load_adapter(tmp_path / "shards", "medical")
+    model.set_adapter("medical")
+    assert_same(model, source)
+    assert_same(MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "shards"), source)
+
+
+def test_a_missing_shard(model, folders, tmp_path):
+    source = MoECLIPForAnomalyDetection.from_pretrained(folders / "medical")
+    source.save_pretrained(tmp_path / "shards", adapters_only=True, max_shard_size="4KB")
+    sorted((tmp_path / "shards").glob("*.safetensors"))[-1].unlink()
+    with pytest.raises((OSError, ValueError), match="shards"):
+        model.load_adapter(tmp_path / "shards", "again")
+    assert "again" not in model.adapter_names
+
+
 def test_a_truncated_file(model, folders):
     file = folders / "medical" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:200])

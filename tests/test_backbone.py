@@ -7,7 +7,7 @@ import torch
 from conftest import build_clip, randomize_adapters
 from transformers import AutoModel, CLIPModel, PreTrainedModel
 
-from moeclip_hf import MoECLIPForAnomalyDetection, backbone_moeclip
+from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor, backbone_moeclip
 
 
 OLD_CLIP, NEW_CLIP, OLD_ADAPTERS, NEW_ADAPTERS = (letter * 40 for letter in "abcd")
@@ -130,6 +130,17 @@ def test_a_fresh_model_records_the_commit_of_its_clip(cache, monkeypatch):
     weight = "vision_model.encoder.layers.0.mlp.fc1.weight"
     assert torch.equal(pinned.state_dict()[weight], build_clip(seed=0).state_dict()[weight])
     assert torch.equal(latest.state_dict()[weight], build_clip(seed=1).state_dict()[weight])
+
+
+def test_the_tokenizer_is_of_the_clips_revision(cache, monkeypatch, tiny_tokenizer):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    for commit, word in ((OLD_CLIP, "old"), (NEW_CLIP, "new")):
+        tiny_tokenizer.add_tokens([word])
+        tiny_tokenizer.save_pretrained(cache / "models--someone--clip" / "snapshots" / commit)
+    model = MoECLIPForAnomalyDetection.from_clip("someone/clip", image_size=70, base_model_revision=OLD_CLIP)
+    assert "new" not in MoECLIPProcessor.from_clip("someone/clip", model.config).tokenizer.get_vocab()
+    model.config.base_model_name_or_path = "someone/another"  # whose commits are not those of the CLIP asked for
+    assert "new" in MoECLIPProcessor.from_clip("someone/clip", model.config).tokenizer.get_vocab()
 
 
 def test_a_folder_has_no_commit(tiny_clip_folder):

@@ -183,6 +183,13 @@ def test_import_loads_model_files_only():
     assert {name for name in own if not name.endswith("_moeclip")} <= {"moeclip_hf.version"}
 
 
+@pytest.mark.parametrize(("name", "loads_models"), [("moeclip", False), ("moeclip.exe", False), ("moeclip.py", True)])
+def test_the_console_command_alone_waits_with_the_models(tmp_path, name, loads_models):
+    script = tmp_path / name
+    script.write_text("import sys, moeclip_hf; print('moeclip_hf.modeling_moeclip' in sys.modules)")
+    assert run(sys.executable, script, cwd=tmp_path, PYTHONPATH=str(ROOT)).strip() == str(loads_models)
+
+
 # One set of versions
 
 
