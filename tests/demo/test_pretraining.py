@@ -390,7 +390,9 @@ def test_shipped_weights_are_small_half_precision_and_complete(shipped):
     vision, text = clip.config.vision_config, clip.config.text_config
     assert vision.image_size // vision.patch_size >= 14
     assert vision.projection_dim == text.projection_dim == clip.config.projection_dim
-    assert CLIPVisionModelWithProjection.from_pretrained(SHIPPED).visual_projection.out_features == vision.projection_dim
+    assert (
+        CLIPVisionModelWithProjection.from_pretrained(SHIPPED).visual_projection.out_features == vision.projection_dim
+    )
     assert text.vocab_size == len(tokenizer)
     assert text.eos_token_id == tokenizer.eos_token_id == len(tokenizer) - 1
     assert all(torch.isfinite(value).all() for value in clip.state_dict().values())
