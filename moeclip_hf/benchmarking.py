@@ -13,10 +13,9 @@ from pathlib import Path
 from .data.benchmarks import BENCHMARKS, Benchmark, describe_count_differences, get_benchmark
 from .evaluation import METRICS, average_defined, evaluate_model, write_results
 from .json_file import read_json_object
-from .model_identity import describe_weights
+from .model_identity import describe_model
 from .prompts_moeclip import GENERIC_OBJECT_NAME
 from .timing import StageTimer
-from .training_record import read_training_record
 
 
 logger = logging.getLogger(__name__)
@@ -132,7 +131,11 @@ def run_benchmarks(
         OSError: If a folder does not exist or a file cannot be written.
     """
     output, folders = Path(output), find_benchmarks(data_root, benchmarks)
-    identity = describe_weights(model, model_name) | _describe_training(model_name)
+    identity = describe_model(model, model_name)
+    if identity["training"] is None:
+        logger.warning(
+            "%s has no training record, so whether it was trained on these objects is not known.", model_name
+        )
     trained_on = {key: find_trained_objects(identity["training"], BENCHMARKS[key]) for key in folders}
     skipped = _check_trained_objects(trained_on, model_name, benchmarks, allow_trained_objects)
     common = {
@@ -233,16 +236,6 @@ def summarize(found: dict[str, dict], identity: dict, skipped: dict[str, str]) -
             },
         },
     }
-
-
-def _describe_training(model_name: str) -> dict:
-    record = read_training_record(model_name)
-    if record is None:
-        logger.warning(
-            "%s has no training record, so whether it was trained on these objects is not known.", model_name
-        )
-        return {"preset": None, "seed": None, "training": None}
-    return {"preset": record["preset"], "seed": record["seed"], "training": record}
 
 
 def _check_trained_objects(

@@ -1,10 +1,30 @@
-"""Which weights a model has: the hashes of its files, and its commit on the Hub."""
+"""Which weights a model has and how they were trained: its files' hashes, its commit on the Hub, its training record."""
 
 import hashlib
 import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+
+from .training_record import read_training_record
+
+
+def describe_model(model, name: str | os.PathLike) -> dict:
+    """Tells which weights a loaded model has and how they were trained.
+
+    Args:
+        model ([`MoECLIPForAnomalyDetection`]): The model.
+        name (`str` or `os.PathLike`): The folder or Hub id that it was loaded from.
+
+    Returns:
+        `dict`: what [`describe_weights`] returns; `training`, the training record or None, and its `preset` and `seed`.
+
+    Raises:
+        ValueError: If there are no weights' files, or the record is damaged.
+    """
+    record = read_training_record(name)
+    about = {key: None if record is None else record[key] for key in ("preset", "seed")}
+    return describe_weights(model, name) | about | {"training": record}
 
 
 def describe_weights(model, name: str | os.PathLike) -> dict:

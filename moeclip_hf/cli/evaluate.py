@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
     from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
     from moeclip_hf.data import load_anomaly_dataset
     from moeclip_hf.evaluation import evaluate_model, format_results, write_results
+    from moeclip_hf.model_identity import describe_model
+    from moeclip_hf.provenance import get_commit
 
     check_counts(args)
     if Path(args.output).is_dir():
@@ -88,8 +90,9 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         num_workers=args.num_workers,
     )
-    source = {"model": args.model, "data": args.data, "root": args.root, "split": args.split}
-    results["meta"] = source | {key: value for key, value in results["meta"].items() if key != "model"}
+    source = {"data": args.data, "root": args.root, "split": args.split, "commit": get_commit()}
+    about = describe_model(model, args.model) | source
+    results["meta"] = about | {key: value for key, value in results["meta"].items() if key not in about}
     write_results(results, args.output)
     sys.stdout.write(f"{format_results(results)}\n")
     logger.info("%s holds these results.", args.output)

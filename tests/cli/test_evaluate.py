@@ -54,6 +54,8 @@ def test_writes_the_results_and_prints_the_table(model_folder, data, tmp_path, c
     assert set(results["classes"]) == {"bolt", "nut"}
     assert results["meta"]["model"] == model_folder
     assert results["meta"]["data"] == str(data)
+    assert list(results["meta"]["model_sha256"]) == ["model.safetensors"]
+    assert results["meta"]["training"] is None
     assert results["meta"]["num_anomalous_without_mask"] == 2
     assert results["classes"]["nut"]["pixel_ap"] is None
     assert results["meta"]["reasons"]["classes"]["nut"]["pixel_ap"] == "no anomalous image with a mask"
