@@ -3,6 +3,7 @@
 `python -m training.worker FOLDER TASK`, with `tests` on the path; under `torch.distributed.run` for several processes.
 """
 
+import gc
 import json
 import os
 import signal
@@ -130,6 +131,7 @@ def main():
     if int(os.environ["RANK"]) == 0:
         torch.save(result, folder / "result.pt")
         (folder / "losses.json").write_text(json.dumps(losses))
+    gc.collect()  # trainers are cycles; each holds the process group, whose threads would outlive the interpreter
     torch.distributed.destroy_process_group()
 
 

@@ -85,6 +85,21 @@ STAGES = (
         paired=True,
         mixture="things",
     ),
+    Stage(
+        "dense",
+        size=168,
+        steps=4000,
+        images=12000,
+        first=500,
+        growth=800,
+        batch_size=24,
+        learning_rate=8e-4,
+        warmup=40,
+        decay=3900,
+        peak_weight=0.5,
+        paired=True,
+        mixture="dense",
+    ),
 )
 
 

@@ -21,7 +21,8 @@ class Mixture:
     """How often what is drawn.
 
     `scenes` weighs the kinds of [`SCENES`] and `changes` those of irregularity. `plain_share` of the things' skins have
-    one colour. `clear_share` of the pictures want irregularities whose mean difference in [0, 1] is at least
+    one colour. `counts` weighs one, two, three ... irregularities, and `both_share` is how often some come on top of a
+    structural one. `clear_share` of the pictures want irregularities whose mean difference in [0, 1] is at least
     `clear_contrast`; the others only such as can be seen at all. What light has left of a difference counts from
     `least_contrast` on.
     """
@@ -32,6 +33,8 @@ class Mixture:
     clear_share: float
     clear_contrast: float
     least_contrast: float
+    counts: tuple[float, ...] = (0.72, 0.2, 0.08)
+    both_share: float = 0.1
 
 
 BROAD = Mixture((0.48, 0.28, 0.11, 0.05, 0.08), CHANGES, 0.0, 0.0, 0.0, 0.012)
@@ -40,7 +43,12 @@ BROAD = Mixture((0.48, 0.28, 0.11, 0.05, 0.08), CHANGES, 0.0, 0.0, 0.0, 0.012)
 THINGS = Mixture((0.35, 0.37, 0.12, 0.04, 0.12), PLAIN_CHANGES, 0.55, 0.85, 0.1, 0.03)
 """Things above all, mostly with even skins, and irregularities that can mostly be seen at a glance."""
 
-MIXTURES = {"broad": BROAD, "things": THINGS}
+DENSE = Mixture(
+    (0.4, 0.33, 0.12, 0.04, 0.11), PLAIN_CHANGES, 0.45, 0.65, 0.1, 0.025, (0.3, 0.25, 0.2, 0.15, 0.1), both_share=0.6
+)
+"""Surfaces and things, with several irregularities each, so that every picture has more to learn from."""
+
+MIXTURES = {"broad": BROAD, "things": THINGS, "dense": DENSE}
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,8 @@ def draw_sample(
             change = structural_irregularity(rng, scene, contrast=max(0.05, least))
             if change is not None:
                 image, mask = change.image, mask | change.mask
-        if not mask.any() or rng.random() < 0.1:
-            for _ in range(rng.choice([1, 2, 3], p=[0.72, 0.2, 0.08])):
+        if not mask.any() or rng.random() < mixture.both_share:
+            for _ in range(1 + rng.choice(len(mixture.counts), p=mixture.counts)):
                 change = add_irregularity(
                     rng, canvas, image, scene.foreground, changes=mixture.changes, contrast=max(0.035, least)
                 )
