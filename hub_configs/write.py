@@ -61,7 +61,8 @@ MODELS = {
     ),
     "tiny_demo": (
         "MoECLIP, the demo's tiny model at 168 pixels",
-        "What `moeclip demo` trains, in minutes on a CPU and on drawn pictures; for demonstration only.",
+        "What `moeclip demo` trains, in minutes on a CPU and on drawn pictures; for demonstration only. Weights of such a\n"
+        "training come with the package, in `moeclip_hf/demo/tiny_moeclip`, and their record beside them.",
     ),
 }
 

@@ -11,8 +11,10 @@ import torch
 from transformers import CLIPModel
 
 from moeclip_hf import MoECLIPConfig, MoECLIPForAnomalyDetection, MoECLIPImageProcessor, MoECLIPProcessor
-from moeclip_hf.demo import DEMO_CLIP, DEMO_MODEL
+from moeclip_hf.demo import DEMO_CLIP, DEMO_MODEL, DEMO_RECIPE
 from moeclip_hf.model_card import LIMITS
+from moeclip_hf.training.recipe_file import read_recipe
+from moeclip_hf.training_record import read_training_record
 
 
 HUB_CONFIGS = Path(__file__).parents[1] / "hub_configs"
@@ -163,6 +165,14 @@ def test_demo_config_is_that_of_the_packaged_model():
         for name in written:
             values.pop(name, None)
     assert packaged == here
+
+
+def test_demo_card_names_the_packaged_weights_and_their_record():
+    card = (HUB_CONFIGS / "tiny_demo" / "README.md").read_text()
+    assert f"`{Path(DEMO_MODEL).relative_to(HUB_CONFIGS.parent)}`" in card
+    recipe, packaged = read_recipe(HUB_CONFIGS / "tiny_demo" / "recipe.json"), read_recipe(DEMO_RECIPE)
+    assert recipe.values == packaged.values
+    assert read_training_record(DEMO_MODEL)["recipe"] == packaged.name
 
 
 def test_card(folder):

@@ -1,15 +1,20 @@
 """The demo's run on a few pictures: what it writes, that it repeats, and its command line."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor, MoECLIPTrainingArguments
 from moeclip_hf.cli import main
 from moeclip_hf.data import load_anomaly_dataset
-from moeclip_hf.demo import DEMO_CLIP, DEMO_RECIPE
+from moeclip_hf.demo import DEMO_CLIP, DEMO_MODEL, DEMO_RECIPE
 from moeclip_hf.demo.ablation import VARIANTS, run_demo_ablation
 from moeclip_hf.demo.augmentation import DemoAugmentation
 from moeclip_hf.demo.benchmark import TEST_CATEGORIES, TRAIN_CATEGORIES, draw_sample
@@ -17,7 +22,10 @@ from moeclip_hf.demo.patterns import write_patterns
 from moeclip_hf.demo.recipe import DemoRecipe
 from moeclip_hf.demo.run import run_demo
 from moeclip_hf.demo.samples import CachedSamples
+from moeclip_hf.demo.shipping import ship_adapters
+from moeclip_hf.demo.table import format_table
 from moeclip_hf.evaluation import METRICS
+from moeclip_hf.model_card import describe_training
 from moeclip_hf.training.recipe import build_model
 from moeclip_hf.training.recipe_file import read_recipe
 from moeclip_hf.training_record import read_training_record
@@ -78,6 +86,54 @@ def test_model_has_its_record_and_its_list(run):
     assert all((row["mask"] is None) == (row["label"] == 0) for row in listed)
 
 
+def read_files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_shipped_run_is_its_model_with_record_and_card(run, tmp_path):
+    folder, (target, again) = run[0], (tmp_path / name / "tiny_moeclip" for name in ("once", "again"))
+    ship_adapters(folder, target)
+    shipping = [sys.executable, "-c", "import sys; from moeclip_hf.demo.shipping import ship_adapters as ship; "]
+    shipping[-1] += "ship(*sys.argv[1:])"
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    subprocess.run([*shipping, folder, again], check=True, env=environment)
+    files = read_files(target)
+    assert files == read_files(again)
+    assert set(files) == {
+        "README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json",
+        "tokenizer_config.json", "training.json",
+    }  # fmt: skip
+    for name, content in files.items():
+        assert str(folder).encode() not in content, name
+        assert str(Path(DEMO_CLIP).parent).encode() not in content, name
+
+    record = read_training_record(target)
+    assert record == read_training_record(folder / "model") | {"clip": "moeclip_hf/demo/tiny_clip"}
+    card = (target / "README.md").read_text()
+    assert f"| images | {record['num_images']} |" in card
+    assert f"`moeclip demo --seed {record['seed']}`" in card
+    assert format_table(run[1]) in card
+
+    (target.parent / "tiny_clip").symlink_to(DEMO_CLIP)
+    shipped, trained = (MoECLIPForAnomalyDetection.from_pretrained(path) for path in (target, folder / "model"))
+    assert all(torch.equal(shipped.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+
+
+def test_run_without_a_record_is_not_shipped(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="has no training.json: run `moeclip demo` anew"):
+        ship_adapters(tmp_path, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_packaged_model_has_its_record():
+    record = read_training_record(DEMO_MODEL)
+    assert record["clip"] == "moeclip_hf/demo/tiny_clip"
+    assert record["seed"] == MoECLIPForAnomalyDetection.from_pretrained(DEMO_MODEL).config.moe_lora["seed"]
+    assert describe_training(record, has_recipe=False) in (Path(DEMO_MODEL) / "README.md").read_text()
+
+
 def test_ablation_summarizes_seeds(tmp_path):
     lines = []
     results = run_demo_ablation(tmp_path, seeds=(1, 2), recipe=SMALL, progress=False, report=lines.append)
@@ -132,8 +188,6 @@ def test_patterns_repeat_for_any_number_of_workers(tmp_path):
 
 
 def test_augmentation_is_a_function_of_its_arguments():
-    import torch
-
     picture = torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(0))
     mask = (picture[0] > 0).long()
     augment = DemoAugmentation(3)
@@ -146,8 +200,6 @@ def test_augmentation_is_a_function_of_its_arguments():
 
 
 def test_augmentation_moves_the_mask_with_its_picture():
-    import torch
-
     mask = torch.zeros(8, 8, dtype=torch.int64)
     mask[1, 2] = mask[5, 6] = 1
     for index in range(20):
@@ -171,9 +223,6 @@ def test_cached_samples_are_augmented_by_epoch():
 
 def test_shipped_adapters_beat_the_baselines():
     """A small slice of the test half: the shipped model's maps find what contrast does not."""
-    import torch
-
-    from moeclip_hf.demo import DEMO_MODEL
     from moeclip_hf.demo.heuristic import GRIDS, local_contrast
     from moeclip_hf.metrics import PixelMetrics
     from moeclip_hf.processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
