@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -47,8 +48,15 @@ def write_shard(
     return path
 
 
+def _end_with_parent() -> None:
+    """A parent that is killed stops nobody: end this process once it is gone."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
 def _write_shards(folder: Path, indices: range, *arguments: int | str) -> None:
     os.nice(10)  # training comes first
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for index in indices:
         write_shard(folder, index, *arguments)
 
