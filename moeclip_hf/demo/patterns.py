@@ -14,6 +14,7 @@ from PIL import Image
 
 from .benchmark.writing import save_picture
 from .pretraining.samples import THINGS, draw_sample
+from .workers import end_with_parent
 
 
 def write_patterns(folder: str | os.PathLike, *, count: int, size: int, seed: int, num_workers: int = 2) -> Path:
@@ -36,7 +37,8 @@ def write_patterns(folder: str | os.PathLike, *, count: int, size: int, seed: in
     if num_workers == 0:
         list(map(work, range(count)))
     else:
-        with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(num_workers, context, end_with_parent) as pool:
             list(pool.map(work, range(count), chunksize=max(1, count // (4 * num_workers))))
     return folder
 

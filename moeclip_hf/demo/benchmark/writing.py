@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..workers import end_with_parent
 from .categories import TEST_CATEGORIES, TRAIN_CATEGORIES, Category
 from .drawing import draw_sample
 
@@ -58,7 +59,7 @@ def write_benchmark(
         _count(map(work, tasks), len(tasks), on_progress)
     else:
         context = multiprocessing.get_context("spawn")  # a fork could inherit locks of running threads
-        with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(num_workers, context, end_with_parent) as pool:
             _count(pool.map(work, tasks), len(tasks), on_progress)
     return {half: folder / half for half in HALVES}
 

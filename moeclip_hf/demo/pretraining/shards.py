@@ -2,12 +2,12 @@
 
 import multiprocessing
 import os
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
+from ..workers import end_with_parent
 from .samples import IRREGULAR_SHARE_OF_SAMPLES, MIXTURES, draw_sample
 
 
@@ -48,15 +48,9 @@ def write_shard(
     return path
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed stops nobody: end this process once it is gone."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
 def _write_shards(folder: Path, indices: range, *arguments: int | str) -> None:
     os.nice(10)  # training comes first
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     for index in indices:
         write_shard(folder, index, *arguments)
 
