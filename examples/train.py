@@ -43,7 +43,7 @@ def training_function(options):
     trainer.train(resume_from_checkpoint=options.resume_from_checkpoint)
 
     # The best model if there are validation data, else the last one.
-    save_result(trainer, options)
+    save_result(trainer, options, recipe)
     trainer.end()
 
 

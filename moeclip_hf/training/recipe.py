@@ -13,12 +13,13 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from ..data import AffineAugmentation, AnomalyDetectionDataset, load_anomaly_dataset
 from ..data.benchmarks import find_benchmark, find_domain
 from ..data.options import read_columns
+from ..hub import RECIPE_NAME
 from ..modeling_moeclip import MoECLIPForAnomalyDetection
 from ..processing_moeclip import MoECLIPProcessor
 from .arguments import MoECLIPTrainingArguments
 from .options import get_recipe_changes
 from .presets import get_preset
-from .recipe_file import Recipe, parse_changes, read_recipe
+from .recipe_file import Recipe, parse_changes, read_recipe, write_recipe
 from .trainer import MoECLIPTrainer
 
 
@@ -324,17 +325,19 @@ def warn_of_earlier_run(options: argparse.Namespace) -> None:
         )  # fmt: skip
 
 
-def save_result(trainer: MoECLIPTrainer, options: argparse.Namespace) -> None:
+def save_result(trainer: MoECLIPTrainer, options: argparse.Namespace, recipe: Recipe) -> None:
     """Saves the trained model and its processor in the output folder, to be read by `from_pretrained`.
 
     Args:
         trainer ([`MoECLIPTrainer`]): After training.
         options (`argparse.Namespace`): As `add_training_options` reads them.
+        recipe ([`Recipe`]): What was trained; it goes beside the model.
     """
     if trainer.is_world_process_zero():
         trainer.model.save_pretrained(options.output, adapters_only=options.adapters_only)
         trainer.processing_class.save_pretrained(options.output)
         trainer.save_record(options.output)
+        write_recipe(os.path.join(options.output, RECIPE_NAME), recipe)
         logger.info("The model is in %s.", options.output)
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
@@ -363,5 +366,5 @@ def run_training(options: argparse.Namespace) -> MoECLIPTrainer:
     )
     warn_of_earlier_run(options)
     trainer.train(resume_from_checkpoint=options.resume_from_checkpoint)
-    save_result(trainer, options)
+    save_result(trainer, options, recipe)
     return trainer

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..json_file import read_json_object
+from ..json_file import read_json_object, write_json
 from .arguments import MoECLIPTrainingArguments
 from .presets import Preset
 
@@ -66,6 +66,8 @@ _EXPERT_KEYS = {
     "layers_to_transform": (list, None),
 }
 RECIPE_KEYS = {**_RUN_KEYS, **_TRAINING_KEYS, **_MODEL_KEYS}
+# Those that may be paths, which are relative to the file if they begin so; else they may be ids on the Hub.
+_PATH_KEYS, _RELATIVE = ("clip", "data"), ("./", "../")
 
 _KINDS = {
     str: "a text",
@@ -156,6 +158,23 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
     for file in reversed(_find_bases(Path(path))):
         recipe = recipe.change(_read_values(file))
     return dataclasses.replace(recipe, name=_name(path), title=_title(path))
+
+
+def write_recipe(path: str | os.PathLike, recipe: Recipe) -> None:
+    """Writes a recipe file without a base, from which `read_recipe` gets the same values.
+
+    Args:
+        path (`str` or `os.PathLike`): The file.
+        recipe ([`Recipe`]): The recipe. Of its paths, those that the file's place would change are made absolute.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    values = {
+        key: os.path.abspath(value) if key in _PATH_KEYS and value.startswith(_RELATIVE) else value
+        for key, value in recipe.values.items()
+    }
+    write_json(path, ({} if recipe.title is None else {"title": recipe.title}) | values)
 
 
 def read_variant(path: str | os.PathLike, *, base: Recipe | None = None, changes: Mapping | None = None) -> Recipe:
@@ -264,8 +283,8 @@ def _read_values(path: Path) -> dict:
     """Reads what one file itself says, checked, its paths relative to the working folder."""
     values = {key: value for key, value in read_json_object(path).items() if key not in ("base", "title")}
     check_recipe_values(values, str(path))
-    for key in ("clip", "data"):
-        if key in values and values[key].startswith(("./", "../")):
+    for key in _PATH_KEYS:
+        if key in values and values[key].startswith(_RELATIVE):
             values[key] = os.path.normpath(path.parent / values[key])
     return values
 

@@ -12,7 +12,9 @@ from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
 from moeclip_hf.cli import main
 from moeclip_hf.data import load_anomaly_dataset
 from moeclip_hf.evaluation import evaluate_model
+from moeclip_hf.hub import build_repository
 from moeclip_hf.training import recipe as recipe_steps
+from moeclip_hf.training.recipe_file import read_recipe
 from moeclip_hf.training_record import read_training_record
 
 
@@ -261,6 +263,12 @@ def test_recipe_is_what_is_trained(run, recipe, tmp_path):
     assert config.vision_config.hidden_act == "gelu"
     assert (record["recipe"], record["seed"], record["preset"]) == (f"{tmp_path.name}/recipe_mine", 7, "released")
     assert record["learning_rate"] == 0.03
+    # it goes beside the model, and to the Hub with it
+    written = read_recipe(tmp_path / "model" / "recipe.json").values
+    named = {"clip": record["clip"], "data": record["data"], "image_size": 56}
+    assert written == read_recipe(recipe).values | named
+    pushed = json.loads(build_repository(tmp_path / "model", "user/name")["recipe.json"])
+    assert pushed == written | {"clip": "tiny_clip", "data": "data"} | {"title": "recipe mine"}
 
 
 def test_command_line_counts_more_than_the_recipe(run, recipe, tmp_path):

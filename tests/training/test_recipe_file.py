@@ -9,7 +9,7 @@ from transformers import CLIPConfig
 from moeclip_hf import MoECLIPConfig, MoECLIPTrainingArguments
 from moeclip_hf.backbone_moeclip import config_on_clip
 from moeclip_hf.training.recipe import get_model_arguments
-from moeclip_hf.training.recipe_file import Recipe, parse_changes, read_recipe, read_variant
+from moeclip_hf.training.recipe_file import Recipe, parse_changes, read_recipe, read_variant, write_recipe
 
 
 HUB_CONFIGS = Path(__file__).parents[2] / "hub_configs"
@@ -71,6 +71,17 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path, monkeypatch):
     assert values == {"clip": "clips/tiny", "data": "models/data"}
     write(tmp_path / "plain.json", clip="openai/clip", data="visa")
     assert read_recipe("plain.json").values == {"clip": "openai/clip", "data": "visa"}
+
+
+def test_written_recipe_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = {"clip": "../clips/tiny", "data": "visa", "seed": 3, "moe_lora": {"r": 4}}
+    write_recipe("model/recipe.json", Recipe(values, title="mine"))
+    recipe = read_recipe("model/recipe.json")
+    assert recipe.values == values | {"clip": str(tmp_path.parent / "clips" / "tiny")}
+    assert recipe.title == "mine"
+    write_recipe("model/recipe.json", Recipe({"moe_lora": None, "data": "my_data"}))
+    assert read_recipe("model/recipe.json") == Recipe({"moe_lora": None, "data": "my_data"}, "model/recipe", "recipe")
 
 
 def test_changes_reach_what_a_variant_shares(tmp_path):
