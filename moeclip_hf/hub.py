@@ -277,7 +277,8 @@ def _read_config(folder: Path) -> MoECLIPConfig:
             raise ValueError(
                 f"{folder} holds adapters only and their CLIP is a path of this machine ({base}), so nobody else could load "
                 "them: save the whole model (`moeclip_hf.MoECLIPForAnomalyDetection.from_pretrained(FOLDER)"
-                ".save_pretrained(OTHER_FOLDER, adapters_only=False)`) and push that, or write the CLIP's Hub id into "
+                ".save_pretrained(OTHER_FOLDER, adapters_only=False)`), put copies of the processor's files, of "
+                f"{TRAINING_RECORD_NAME} and of {RECIPE_NAME} beside it and push that, or write the CLIP's Hub id into "
                 f"`base_model_name_or_path` of {folder / CONFIG_NAME} if it has one."
             )
         config.base_model_name_or_path = None  # whole weights need no CLIP, and the path is nobody else's business
@@ -381,7 +382,6 @@ def _check_figures(content: Mapping, path: Path) -> None:
 
 
 def _to_json(content: Mapping) -> bytes:
-
     return (json.dumps(_without_local_paths(content), indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -396,16 +396,13 @@ def _without_local_paths(value):
 
 @torch.inference_mode()
 def _draw_example(folder: Path, image: Image.Image, object_name: str) -> bytes:
-
     model = MoECLIPForAnomalyDetection.from_pretrained(folder)
     processor = MoECLIPProcessor.from_pretrained(folder)
     outputs = model(**processor(images=image, object_names=object_name))
     sizes = [(image.height, image.width)]
     (result,) = processor.post_process_anomaly_detection(outputs, target_sizes=sizes)
     tiles = [image, overlay_anomaly_map(image, result["anomaly_map"])]
-    sheet = make_sheet(
-        [tiles], column_titles=[object_name, "anomaly map"], legend=make_legend(outline=False), tile_size=336
-    )
+    sheet = make_sheet([tiles], column_titles=[object_name, "anomaly map"], legend=make_legend(), tile_size=336)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     return buffer.getvalue()

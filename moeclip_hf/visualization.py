@@ -55,16 +55,13 @@ def overlay_anomaly_map(
     return _blend(image, colors, opacity)
 
 
-def outline_mask(
-    image: Image.Image, mask: Image.Image | torch.Tensor | np.ndarray, *, color: Color = OUTLINE, width: int = 2
-) -> Image.Image:
+def outline_mask(image: Image.Image, mask: Image.Image | torch.Tensor | np.ndarray, *, width: int = 2) -> Image.Image:
     """Draws the outline of a mask's regions on an image, inside of the regions.
 
     Args:
         image (`PIL.Image.Image`): the image.
         mask (`PIL.Image.Image`, `torch.Tensor` or `np.ndarray` of shape `(height, width)`):
             Nonzero where anomalous; resized to the image by nearest neighbour.
-        color (`tuple[int, int, int]`, *optional*, defaults to magenta): the line's RGB colour.
         width (`int`, *optional*, defaults to 2): the line's width in pixels of the image.
 
     Returns:
@@ -77,7 +74,7 @@ def outline_mask(
     core = ImageOps.crop(framed.filter(ImageFilter.MinFilter(2 * width + 1)), border=width)
     edge = ImageChops.subtract(inside, core)
     outlined = image.convert("RGB")
-    outlined.paste(color, mask=edge)
+    outlined.paste(OUTLINE, mask=edge)
     return outlined
 
 
@@ -135,22 +132,16 @@ def expert_colors(num_experts: int) -> list[Color]:
     return [tuple(round(255 * channel) for channel in hue) for hue in hues]
 
 
-def make_legend(*, heat: bool = True, outline: bool = True, num_experts: int = 0) -> dict[str, list[Color]]:
-    """Explains the colours of this module for the foot of a sheet.
+def make_legend(num_experts: int = 0) -> dict[str, list[Color]]:
+    """Explains the colours of anomaly maps, and of experts, for the foot of a sheet.
 
     Args:
-        heat (`bool`, *optional*, defaults to `True`): whether there are anomaly maps.
-        outline (`bool`, *optional*, defaults to `True`): whether there are outlines of masks.
         num_experts (`int`, *optional*, defaults to 0): number of experts to explain.
 
     Returns:
         `dict[str, list[tuple[int, int, int]]]`: each text with its colours; several colours form a scale.
     """
-    legend = {}
-    if heat:
-        legend["map: low to high"] = [tuple(color) for color in HEAT.tolist()]
-    if outline:
-        legend["true mask"] = [OUTLINE]
+    legend = {"map: low to high": [tuple(color) for color in HEAT.tolist()]}
     return legend | {f"expert {number}": [color] for number, color in enumerate(expert_colors(num_experts))}
 
 

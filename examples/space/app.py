@@ -175,7 +175,7 @@ def build_app(repository: str) -> gr.Blocks:
                     verdict = gr.Markdown("No picture inspected yet.", elem_id="verdict", elem_classes="verdict")
                     with gr.Tab("Map"):
                         map_picture = gr.Image(**shown, elem_id="map")
-                        gr.HTML(legend(make_legend(outline=False)))
+                        gr.HTML(legend(make_legend()))
                     with gr.Tab("Mask"):
                         mask_threshold = gr.Slider(
                             label="Mask from a map value of", step=0.01, interactive=False, elem_id="mask-threshold"

@@ -44,7 +44,7 @@ def draw_sheet(model, processor, seed: int) -> Image.Image:
     num_experts = list(model.moe_lora_layers().values())[-1].router.shape[0]
     rows = [_draw_row(model, processor, seed, name, defect, num_experts) for name, defect in CHOICE]
     titles = [f"{name}: {defect}".replace("_", " ") for name, defect in CHOICE]
-    legend = make_legend(outline=False, num_experts=num_experts)
+    legend = make_legend(num_experts)
     return make_sheet(rows, column_titles=COLUMNS, row_titles=titles, legend=legend, tile_size=168)
 
 
