@@ -428,7 +428,7 @@ def _eval_results(results: Mapping[str, Mapping], record: Mapping | None) -> lis
             metric_value=round(found["mean"][metric], 4),
         )
         for found in results.values()
-        if not is_training_data(found, record)
+        if not is_training_data(found, record) and not _trained_classes(found, record)
         for metric, title in METRICS.items()
         if found["mean"].get(metric) is not None
     ]
@@ -444,14 +444,12 @@ def _name_data(values: Mapping) -> str:
 
 
 def _shared_objects(results: Mapping[str, Mapping], record: Mapping | None) -> str:
-    trained = set((record or {}).get("class_names") or ())
-    shared = {
-        name
-        for found in results.values()
-        if not is_training_data(found, record)
-        for name in trained & {*found["classes"]}
-    }
-    return _enumerate(sorted(shared))
+    others = [found for found in results.values() if not is_training_data(found, record)]
+    return _enumerate(sorted({name for found in others for name in _trained_classes(found, record)}))
+
+
+def _trained_classes(found: Mapping, record: Mapping | None) -> set[str]:
+    return set((record or {}).get("class_names") or ()) & {*found["classes"]}
 
 
 def _enumerate(values: Sequence) -> str:

@@ -110,7 +110,9 @@ def test_results_on_the_training_data_are_no_zero_shot_figures(same):
 def test_objects_of_the_training_among_the_tested_are_named():
     results = make_results()
     results["classes"] |= {"nut": FIGURES}
-    assert "pictures of nut too" in write_card(record=make_record(), results={"results/a.json": results}).text
+    card = write_card(record=make_record(), results={"results/a.json": results})
+    assert "pictures of nut too" in card.text
+    assert card.data.eval_results is None  # they would stand there as zero-shot
     assert "too: for these" not in write_card(record=make_record(), results={"results/a.json": make_results()}).text
 
 
