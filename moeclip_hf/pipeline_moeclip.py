@@ -135,6 +135,9 @@ class ZeroShotAnomalyDetectionPipeline(Pipeline):
             picture's height and width in pixels.
         """
         if isinstance(inputs, dict):
+            if "image" not in inputs:
+                keys = ", ".join(map(repr, sorted(inputs)))
+                raise ValueError(f"A dict in `images` has no `image`, only {keys}: name the picture so.")
             object_name = inputs.get("object_name", object_name)
             inputs = inputs["image"]
         image = self.processor.image_processor.fetch_images(inputs)

@@ -251,6 +251,8 @@ def test_errors_say_what_to_do(pipe, tmp_path, web_folder):
     (tmp_path / "notes.txt").write_text("not a picture")
     with pytest.raises(ValueError, match="`images` is empty: give at least one"):
         pipe([])
+    with pytest.raises(ValueError, match="has no `image`, only 'object_name', 'picture'"):
+        pipe({"picture": draw(), "object_name": "bolt"})
     with pytest.raises(
         ValueError, match="`object_name` has 3 names for 2 pictures: give one for all or one a picture"
     ):
