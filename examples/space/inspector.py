@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,16 +104,13 @@ class Inspector:
             num_experts=next(iter(layers.values())).router.shape[0] if layers else 0,
         )
 
-    def score_files(
-        self, files: Iterable[str | os.PathLike], object_name: str, threshold: float, on_file: Callable = lambda: None
-    ) -> list[dict]:
+    def score_files(self, files: Iterable[str | os.PathLike], object_name: str, threshold: float) -> list[dict]:
         """Scores many pictures; one that cannot be read is named and left out.
 
         Args:
             files (`Iterable[str | os.PathLike]`): The pictures' files.
             object_name (`str`): What is on all of them.
             threshold (`float`): Score from which a picture counts as anomalous.
-            on_file (`Callable`, *optional*): Called after each file.
 
         Returns:
             `list[dict]`: for each file `file`, its name, `score`, `label` (`"normal"` or `"anomalous"`) and `problem`;
@@ -132,7 +129,6 @@ class Inspector:
             except BAD_PICTURE as error:
                 row["problem"] = _problem(error, file)
             rows.append(row)
-            on_file()
         return rows
 
 
