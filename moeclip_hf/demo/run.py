@@ -16,6 +16,7 @@ from ..training.recipe import build_model
 from ..training.recipe_file import Recipe
 from .augmentation import DemoAugmentation
 from .benchmark import write_benchmark
+from .benchmark.writing import HALVES
 from .heuristic import evaluate_local_contrast
 from .listing import write_training_list
 from .patterns import write_patterns
@@ -59,6 +60,7 @@ def run_demo(
 
     Raises:
         OSError: If the folder cannot be written.
+        ValueError: If its `data/` holds pictures of something else.
     """
     recipe = DemoRecipe() if recipe is None else recipe
     output, started = Path(output), time.perf_counter()
@@ -111,6 +113,10 @@ def prepare_benchmark(folder: Path, recipe: DemoRecipe, progress: bool, report: 
 
     Returns:
         `tuple(datasets.Dataset)`: the training half, with the other patterns, and the test half.
+
+    Raises:
+        ValueError: If the folder holds other pictures too.
+        OSError: If it cannot be written.
     """
     from tqdm.auto import tqdm
 
@@ -134,8 +140,21 @@ def prepare_benchmark(folder: Path, recipe: DemoRecipe, progress: bool, report: 
         size, seed = recipe.image_size, _PATTERN_SEED + recipe.benchmark_seed
         patterns = write_patterns(folder / "patterns", count=recipe.num_patterns, size=size, seed=seed)
         train_data = concatenate_datasets([train_data, load_anomaly_dataset(patterns)])
+    test_data = load_anomaly_dataset(halves["test"])
+    _check_counts({"train": train_data, "test": test_data}, recipe, folder)
     write_training_list(train_data, folder)
-    return train_data, load_anomaly_dataset(halves["test"])
+    return train_data, test_data
+
+
+def _check_counts(found: dict, recipe: DemoRecipe, folder: Path) -> None:
+    """Refuses a folder with pictures that were not drawn now, which would be trained on or tested too."""
+    for half, categories in HALVES.items():
+        drawn = len(categories) * sum(recipe.counts[half]) + (recipe.num_patterns if half == "train" else 0)
+        if len(found[half]) != drawn:
+            raise ValueError(
+                f"{folder} holds {len(found[half])} pictures to {half} with, but {drawn} belong there: remove that folder, "
+                "or name another --output."
+            )
 
 
 def load_demo_samples(dataset, processor, seed: int) -> CachedSamples:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,13 @@ from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor, MoECLIPTrai
 from moeclip_hf.cli import main
 from moeclip_hf.data import load_anomaly_dataset
 from moeclip_hf.demo import DEMO_CLIP, DEMO_MODEL, DEMO_RECIPE
+from moeclip_hf.demo import run as demo_run
 from moeclip_hf.demo.ablation import VARIANTS, run_demo_ablation
 from moeclip_hf.demo.augmentation import DemoAugmentation
 from moeclip_hf.demo.benchmark import TEST_CATEGORIES, TRAIN_CATEGORIES, draw_sample
 from moeclip_hf.demo.patterns import write_patterns
 from moeclip_hf.demo.recipe import DemoRecipe
-from moeclip_hf.demo.run import run_demo
+from moeclip_hf.demo.run import prepare_benchmark, run_demo
 from moeclip_hf.demo.samples import CachedSamples
 from moeclip_hf.demo.shipping import ship_adapters
 from moeclip_hf.demo.table import format_table
@@ -84,6 +86,18 @@ def test_model_has_its_record_and_its_list(run):
         (row["label"], row["object_name"]) for row in trained
     ]
     assert all((row["mask"] is None) == (row["label"] == 0) for row in listed)
+
+
+@pytest.mark.parametrize("place", ["train/oak_plank/test/good", "test/hex_nut/test/good", "patterns/twill/test/good"])
+def test_other_pictures_in_the_folder_are_not_mixed_in(run, tmp_path, place, monkeypatch):
+    shutil.copytree(run[0] / "data", tmp_path / "data")
+    (tmp_path / "data" / place).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (56, 56)).save(tmp_path / "data" / place / "older.png")
+    halves = {half: tmp_path / "data" / half for half in ("train", "test")}
+    monkeypatch.setattr(demo_run, "write_benchmark", lambda *args, **options: halves)
+    monkeypatch.setattr(demo_run, "write_patterns", lambda folder, **options: folder)
+    with pytest.raises(ValueError, match=r"data holds \d+ pictures to (train|test) with, but \d+ belong there"):
+        prepare_benchmark(tmp_path / "data", SMALL, False, print)
 
 
 def read_files(folder):
