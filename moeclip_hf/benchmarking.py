@@ -189,9 +189,8 @@ def read_finished(folder: str | os.PathLike) -> dict[str, dict]:
         path = Path(folder, f"{key}.json")
         if path.is_file():
             results = read_json_object(path)
-            has_parts = all(isinstance(results.get(part), dict) for part in ("mean", "classes", "meta"))
-            if not has_parts or results["meta"].get("benchmark") != key:  # such as a file of `moeclip evaluate`
-                raise ValueError(f"{path} holds no results of `moeclip benchmark` on {key}: move it away.")
+            if not all(isinstance(results.get(part), dict) for part in ("mean", "classes", "meta")):
+                raise ValueError(f"{path} holds no results of `moeclip benchmark`: move it away.")
             for values in (results["mean"], *results["classes"].values()):
                 values.update({metric: math.nan for metric, value in values.items() if value is None})
             found[key] = results

@@ -76,8 +76,7 @@ def read_tables(folders: Sequence[str | os.PathLike]) -> list[Table]:
     """
     groups: dict[str, dict[str, dict]] = {}
     for folder in map(str, folders):
-        run = _read_run(folder)
-        groups.setdefault(_recipe_of(folder, run), {})[folder] = run
+        groups.setdefault(_recipe_of(folder, _read_run(folder)), {})[folder] = _read_run(folder)
     return [_make_table(runs) for runs in (*_combine_trainings(groups.values()), *groups.values())]
 
 
