@@ -1,6 +1,7 @@
 """`moeclip demo`: trains and tests on the built-in benchmark."""
 
 import argparse
+import os
 import sys
 
 
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--seed is {args.seed}, but must be 0 or more.")
     if args.num_seeds < 1:
         raise ValueError(f"--num-seeds is {args.num_seeds}, but must be 1 or more.")
+    if os.path.isfile(args.output):
+        raise ValueError(f"--output {args.output} is a file: name a folder.")
     if args.ablation:
         from moeclip_hf.demo.ablation import run_demo_ablation
 

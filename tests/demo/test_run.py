@@ -188,6 +188,9 @@ def test_command_line_checks_its_numbers(capsys):
     assert "--seed is -1" in capsys.readouterr().err
     assert main(["demo", "--ablation", "--num-seeds", "0"]) == 1
     assert "--num-seeds is 0" in capsys.readouterr().err
+    for ablation in ([], ["--ablation"]):
+        assert main(["demo", "--output", __file__, *ablation]) == 1
+        assert f"--output {__file__} is a file: name a folder." in capsys.readouterr().err
 
 
 def test_patterns_repeat_for_any_number_of_workers(tmp_path):
