@@ -23,10 +23,14 @@ def results_to_dataset(*results: Mapping) -> datasets.Dataset:
         `class_name`, and the four metrics in [0, 1], None where undefined.
 
     Raises:
-        ValueError: If there are no results.
+        ValueError: If there are no results, or a summary of several data sets.
     """
     if not results:
         raise ValueError("`results` is empty: pass at least one data set's results.")
+    for found in results:
+        if "benchmarks" in found["meta"]:
+            names = ", ".join(f"{key}.json" for key in found["meta"]["benchmarks"])
+            raise ValueError(f"`results` holds a summary of several data sets: pass what lies beside it, {names}.")
     rows = [
         {
             "benchmark": found["meta"].get("benchmark"),

@@ -105,3 +105,6 @@ def test_undefined_is_none(dataset):
 def test_no_results():
     with pytest.raises(ValueError, match="at least one"):
         results_to_dataset()
+    summary = {"mean": {}, "classes": {"mvtec": {}, "btad": {}}, "meta": {"benchmarks": {"mvtec": {}, "btad": {}}}}
+    with pytest.raises(ValueError, match=r"a summary of several data sets: pass .* mvtec\.json, btad\.json"):
+        results_to_dataset(summary)
