@@ -38,7 +38,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "test_data.json"
         write_results(results, file)
-        # Weights, processor, code, record, results and the card: path in the repository -> file or content.
+        # Weights, processor, code, record, recipe, results and the card: path in the repository -> file or content.
         files = build_repository(options.folder, options.repo_id, results=[file])
 
     if options.dry_run:
