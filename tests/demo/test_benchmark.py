@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from moeclip_hf.demo import draw_example
-from moeclip_hf.demo.benchmark import TEST_CATEGORIES, TRAIN_CATEGORIES, draw_sample, write_benchmark
+from moeclip_hf.demo.benchmark import TEST_CATEGORIES, TRAIN_CATEGORIES, draw_sample, drawing, write_benchmark
 from moeclip_hf.demo.benchmark.surface_defects import SURFACE_DEFECTS
 from moeclip_hf.demo.benchmark.writing import sample_plan
 from moeclip_hf.demo.heuristic import GRIDS, local_contrast
@@ -53,6 +53,19 @@ def test_mask_is_where_the_picture_changed(category):
         assert (change[mask > 0] > 10).mean() > 0.5, defect
         assert 0.001 <= (change > 24).mean(), defect
         assert (mask > 0).mean() < 0.25, defect
+
+
+def test_where_no_attempt_shows_plainly_the_plainest_is_kept(monkeypatch):
+    category = next(c for c in TEST_CATEGORIES if c.name == "pebbled_leather")
+    monkeypatch.setattr(drawing, "_ATTEMPTS", 1)
+    first = as_arrays(draw_sample(category, 0, 27, "worn_patch"))[1]
+    monkeypatch.setattr(drawing, "_SMALLEST", 1.0)
+    sizes = []
+    for attempts in (1, 5, 20):
+        monkeypatch.setattr(drawing, "_ATTEMPTS", attempts)
+        sizes.append((as_arrays(draw_sample(category, 0, 27, "worn_patch"))[1] > 0).sum())
+    assert sizes[0] == (first > 0).sum()
+    assert sizes[2] >= sizes[1] > sizes[0]
 
 
 def test_pictures_repeat_and_vary():

@@ -19,6 +19,9 @@ _PLAIN = 26 / 255
 _SMALLEST, _LARGEST = 0.001, 0.2
 """Smallest share of a picture that must change plainly, and the largest that may change; else it is drawn anew."""
 
+_ATTEMPTS = 20
+"""How often; the attempt that shows most of those that fit is kept."""
+
 
 def draw_sample(
     category: Category, seed: int, index: int, defect: str | None = None
@@ -47,15 +50,19 @@ def draw_sample(
     clean = camera.view(scene.image)
     if defect is None:
         return camera.picture(clean), _as_image(np.zeros((SIZE, SIZE)))
-    for attempt in range(20):
+    best = (False, -1.0)
+    for attempt in range(_ATTEMPTS):
         rng = _generator(category, seed, index, f"defect {attempt}")
         if defect in category.structural:
             flawed = category.paint(_generator(category, seed, index, "scene"), Fault(defect, rng)).image
         else:
             flawed = SURFACE_DEFECTS[defect](scene, rng)
-        view = camera.view(flawed)
-        change = np.abs(clean - view).max(-1)
-        if (change > _PLAIN).mean() >= _SMALLEST and (change > _VISIBLE).mean() <= _LARGEST:
+        seen = camera.view(flawed)
+        difference = np.abs(clean - seen).max(-1)
+        found = ((difference > _VISIBLE).mean() <= _LARGEST, (difference > _PLAIN).mean())
+        if found > best:
+            view, change, best = seen, difference, found
+        if best[0] and best[1] >= _SMALLEST:
             break
     return camera.picture(view), _as_image(~_grow(~_grow(change > _VISIBLE)))  # gaps of up to four pixels closed
 
