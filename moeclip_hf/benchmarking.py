@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from .data.benchmarks import BENCHMARKS, Benchmark, describe_count_differences, get_benchmark
-from .evaluation import METRICS, average_defined, evaluate_model, write_results
+from .evaluation import METRICS, average_defined, evaluate_model, summarize_reasons, write_results
 from .json_file import read_json_object
 from .model_identity import describe_model
 from .prompts_moeclip import GENERIC_OBJECT_NAME
@@ -210,7 +210,7 @@ def summarize(found: dict[str, dict], identity: dict, skipped: dict[str, str]) -
     """
     classes = {key: results["mean"] for key, results in found.items()}
     mean = {metric: average_defined([values[metric] for values in classes.values()]) for metric in METRICS}
-    reasons = {key: _summarize_reasons(results) for key, results in found.items()}
+    reasons = {key: summarize_reasons(results) for key, results in found.items()}
     kept = (
         "title", "data", "smoothing", "mask_threshold", "num_images", "num_anomalous", "num_left_out",
         "count_differences", "trained_objects", "num_processes", "device", "created", "seconds", "stage_seconds",
@@ -316,15 +316,6 @@ def _write_timed(results: dict, path: Path) -> None:
     # Known only now that it is written.
     results["meta"]["stage_seconds"] |= timer.rounded()
     write_results(results, path)
-
-
-def _summarize_reasons(results: dict) -> dict[str, str]:
-    """Says for each metric that is undefined on a data set why, in the words of its classes."""
-    found = {}
-    for metric in results["meta"]["reasons"]["mean"]:
-        by_class = [reasons[metric] for reasons in results["meta"]["reasons"]["classes"].values()]
-        found[metric] = ", ".join(dict.fromkeys(by_class))
-    return found
 
 
 def _plain(name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import datasets
 from torch.utils.data import Dataset
-from transformers import CLIPConfig
+from transformers import CLIPConfig, TrainerCallback
 
 from ..backbone_moeclip import config_on_clip
 from ..evaluation import evaluate_model, write_results
@@ -139,7 +139,9 @@ def _train_and_evaluate(recipe: Recipe, setting: AblationSetting, folder: Path) 
         disable_tqdm=not setting.progress,
     )
     samples = setting.load_training_samples(recipe, processor)
-    trainer = MoECLIPTrainer(model, args, train_dataset=samples, processing_class=processor)
+    trainer = MoECLIPTrainer(
+        model, args, train_dataset=samples, processing_class=processor, callbacks=[_LogShortRun()]
+    )
     trainer.train(resume_from_checkpoint=find_last_checkpoint(args.output_dir))
     results = evaluate_model(
         model,
@@ -163,6 +165,14 @@ def _train_and_evaluate(recipe: Recipe, setting: AblationSetting, folder: Path) 
     # Written last: it marks a finished run.
     write_results(results, folder / RESULTS)
     shutil.rmtree(folder / "training")
+
+
+class _LogShortRun(TrainerCallback):
+    """Logs the last step of a run that `logging_steps` never logs, since the similarity is read off the log."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps and not state.log_history:
+            control.should_log = True
 
 
 def _get_expert_similarity(log_history: list[dict]) -> float | None:
