@@ -182,14 +182,15 @@ def read_finished(folder: str | os.PathLike) -> dict[str, dict]:
         `dict[str, dict]`: results by the benchmark's key, in the paper's order, with NaN for undefined metrics.
 
     Raises:
-        ValueError: If a file does not hold results.
+        ValueError: If a file does not hold results of the benchmark that it is named by.
     """
     found = {}
     for key in BENCHMARKS:
         path = Path(folder, f"{key}.json")
         if path.is_file():
             results = read_json_object(path)
-            if not all(isinstance(results.get(part), dict) for part in ("mean", "classes", "meta")):
+            has_parts = all(isinstance(results.get(part), dict) for part in ("mean", "classes", "meta"))
+            if not has_parts or results["meta"].get("benchmark") != key:
                 raise ValueError(f"{path} holds no results of `moeclip benchmark`: move it away.")
             for values in (results["mean"], *results["classes"].values()):
                 values.update({metric: math.nan for metric, value in values.items() if value is None})

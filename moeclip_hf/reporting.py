@@ -76,7 +76,8 @@ def read_tables(folders: Sequence[str | os.PathLike]) -> list[Table]:
     """
     groups: dict[str, dict[str, dict]] = {}
     for folder in map(str, folders):
-        groups.setdefault(_recipe_of(folder, _read_run(folder)), {})[folder] = _read_run(folder)
+        run = _read_run(folder)
+        groups.setdefault(_recipe_of(folder, run), {})[folder] = run
     return [_make_table(runs) for runs in (*_combine_trainings(groups.values()), *groups.values())]
 
 
