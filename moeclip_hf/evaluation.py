@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
+from .image_processing_moeclip import IGNORE_INDEX
 from .json_file import write_json
 from .metrics import ImageMetrics, PixelMetrics, merge_across_processes
 from .metrics.inputs import as_scores, as_truth
@@ -32,7 +33,6 @@ TITLES = {
 }
 METRICS = tuple(TITLES)
 DOMAINS = ("industrial", "medical")
-UNKNOWN = -100
 
 
 @dataclass
@@ -110,7 +110,7 @@ class BenchmarkProtocol:
         maps = as_scores("anomaly_maps", anomaly_maps, num_dims=3)
         scores = as_scores("image_scores", image_scores, num_dims=1)
         masks, labels = np.asarray(torch.as_tensor(masks).cpu()), np.asarray(torch.as_tensor(labels).cpu())
-        unknown = (masks == UNKNOWN).all(axis=(1, 2)) if masks.ndim == 3 else np.zeros(len(masks), dtype=bool)
+        unknown = (masks == IGNORE_INDEX).all(axis=(1, 2)) if masks.ndim == 3 else np.zeros(len(masks), dtype=bool)
         masks, labels = as_truth("masks", masks != 0, maps.shape), as_truth("labels", labels != 0, scores.shape)
         if not len(class_names) == len(maps) == len(scores):
             raise ValueError(
