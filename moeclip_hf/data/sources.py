@@ -245,7 +245,9 @@ def _nothing_found(benchmark: Benchmark, root: Path, lists: list[Path]) -> str:
     """Says what was looked for and where, and where it may be."""
     wanted = [pattern for pattern in (benchmark.layout.normal, benchmark.layout.anomalous) if pattern]
     example = next(iter(benchmark.object_names))
-    patterns = " or ".join(pattern.replace("{class}", example) for pattern in wanted)
+    examples = {"{class}": example, "{normal}": "good", "{defect}": "<defect>"}
+    parts = [[examples.get(part, part) for part in pattern.split("/")] for pattern in wanted]
+    patterns = " or ".join(map("/".join, parts))
     message = f"`root` {str(root)!r} has no pictures of {benchmark.title}: looked for {patterns} in it"
     for folder in list_folders(root):
         if scan_folder(folder, benchmark.layout, benchmark.object_names).records:
