@@ -77,6 +77,7 @@ def find_own_pictures(data: Path, root: Path | None = None, split: str | None = 
     if root is not None:
         raise ValueError(f"`root` belongs to lists, but {str(data)!r} is a folder of pictures: leave it out.")
     if layout is None:
+        _refuse_other_split(data, split or "test")
         _refuse_split(split)
         layout, object_names = _find_plain_layout(data, split)
     elif lists:
@@ -87,6 +88,16 @@ def find_own_pictures(data: Path, root: Path | None = None, split: str | None = 
 def _read_own_list(list_file: Path, root: Path | None, split: str | None, strict: bool) -> Scan:
     _refuse_split(split)
     return read_list(list_file, list_file.parent if root is None else root, strict=strict)
+
+
+def _refuse_other_split(data: Path, split: str) -> None:
+    """A folder in MVTec layout that lacks the split must not be read as plain folders of a class called like another."""
+    (other,) = set(SPLITS) - {split}
+    if _find_mvtec_layout(data, other)[0] is not None:
+        raise ValueError(
+            f"`data` {str(data)!r} has a folder {other!r} but none {split!r} (MVTec layout): add it, or give `split`"
+            f" {other!r}."
+        )
 
 
 def _refuse_split(split: str | None) -> None:
