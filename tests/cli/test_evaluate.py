@@ -148,7 +148,7 @@ def test_benchmark_with_its_domain(model_folder, tmp_path, capsys):
         ({"--model": "./nowhere"}, "nowhere"),
         ({"--root": "nowhere"}, "'nowhere' is not a folder"),
         ({"--batch-size": "0"}, "--batch-size is 0, but must be 1 or more"),
-        ({"--mask-threshold": "-1"}, "`mask_threshold` (-1) must be 0 or more"),
+        ({"--mask-threshold": "-1"}, "--mask-threshold is -1, but must be 0 or more"),
         ({"--num-workers": "-1"}, "--num-workers is -1, but must be 0 or more"),
         ({"--device": "abacus"}, "--device abacus cannot be used"),
         ({"--device": "cuda:99"}, "--device cuda:99 cannot be used"),
