@@ -232,7 +232,7 @@ class MoECLIPConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.feature_layers = tuple(self.feature_layers)
         self.patch_average_kernel_sizes = tuple(self.patch_average_kernel_sizes)
-        self._validate_tower()
+        self._validate_towers()
         self._validate_features()
         if self.moe_lora is not None:
             self.moe_lora = self._complete_moe_lora(self.moe_lora)
@@ -247,7 +247,7 @@ class MoECLIPConfig(PreTrainedConfig):
         """Number of anomaly maps: one per feature layer and averaging window."""
         return len(self.feature_layers) * len(self.patch_average_kernel_sizes)
 
-    def _validate_tower(self):
+    def _validate_towers(self):
         image_size, patch_size = self.vision_config.image_size, self.vision_config.patch_size
         if image_size < patch_size or image_size % patch_size:
             lower = max(image_size // patch_size, 1) * patch_size
@@ -255,6 +255,12 @@ class MoECLIPConfig(PreTrainedConfig):
                 f"`image_size` ({image_size}) must be a multiple of the patch size ({patch_size}): use {lower} or "
                 f"{lower + patch_size}."
             )
+        for tower in ("vision_config", "text_config"):
+            hidden_act = getattr(self, tower).hidden_act
+            if hidden_act not in ACT2FN:
+                raise ValueError(
+                    f"`hidden_act` ({hidden_act!r}) of `{tower}` must be an activation of transformers, such as 'gelu'."
+                )
 
     def _validate_features(self):
         num_layers = self.vision_config.num_hidden_layers

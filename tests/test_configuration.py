@@ -88,6 +88,11 @@ def test_a_full_moe_lora_config_is_accepted():
         ({"patch_average_kernel_sizes": (1, 3, 3)}, "must not repeat"),
         ({"patch_projection_act": "lelu"}, "must be None or an activation"),
         (
+            {"vision_config": {"hidden_act": "glue"}},
+            r"`hidden_act` \('glue'\) of `vision_config` must be an activation",
+        ),
+        ({"text_config": {"hidden_act": "glue"}}, r"`hidden_act` \('glue'\) of `text_config` must be an activation"),
+        (
             {"vision_config": {"image_size": 500, "patch_size": 14}},
             r"`image_size` \(500\) must be a multiple .*: use 490 or 504",
         ),

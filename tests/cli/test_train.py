@@ -308,6 +308,8 @@ def test_wrong_recipe(run, tmp_path, capsys):
         (["--image-size", "50"], "`image_size` (50) must be a multiple of the patch size (14): use 42 or 56."),
         (["--learning-rate", "-1"], "`learning_rate` (-1.0) must be a finite number above 0."),
         (["--precision", "fp16"], "`--precision fp16` needs a GPU: choose fp32 or bf16."),
+        (["--max-steps", "0"], "`max_steps` (0) must be at least 1"),
+        (["--set", "hidden_act=glue"], "`hidden_act` ('glue') of `vision_config` must be an activation"),
         (["--resume-from-checkpoint"], "`resume_from_checkpoint`: no complete checkpoint in"),
         (
             ["--resume-from-checkpoint", "nowhere"],
