@@ -81,6 +81,11 @@ def test_frozen_model_is_refused(tmp_path, fresh_model):
         ({"lr_milestones": [0]}, "`lr_milestones`"),
         ({"per_device_train_batch_size": 0}, "`per_device_train_batch_size`"),
         ({"num_train_epochs": 0}, "`num_train_epochs`"),
+        ({"max_steps": 0}, "`max_steps` \\(0\\) must be at least 1, or -1"),
+        ({"max_steps": -2}, "`max_steps` \\(-2\\)"),
+        ({"seed": -1}, "`seed` \\(-1\\) must be at least 0"),
+        ({"logging_steps": 0}, "`logging_steps` \\(0\\) must be a finite number above 0"),
+        ({"save_steps": -5}, "`save_steps` \\(-5\\)"),
         ({"eval_smoothing": "space"}, "`eval_smoothing` \\('space'\\)"),
     ],
 )
