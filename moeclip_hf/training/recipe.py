@@ -268,7 +268,7 @@ def load_other_images(options: argparse.Namespace, kind: str) -> datasets.Datase
     """
     data, root, split = (getattr(options, f"{kind}_{name}") for name in ("data", "root", "split"))
     is_same_source = os.path.realpath(data) == os.path.realpath(options.data)
-    if is_same_source and split == options.split:
+    if is_same_source and (split or "test") == (options.split or "test"):  # the default of a folder in MVTec layout
         raise ValueError(f"`--{kind}-data` ({data}) must not be the training data: give other images.")
     return load_anomaly_dataset(
         data,

@@ -366,8 +366,9 @@ def test_image_that_does_not_decode(run, tmp_path, capsys):
 
 
 def test_validation_on_the_training_data(run, data, capsys):
-    assert run("--validation-data", data + "/") == 1
-    assert "must not be the training data" in one_line_error(capsys)
+    for split in ([], ["--validation-split", "test"], ["--split", "test"]):
+        assert run("--validation-data", data + "/", *split) == 1
+        assert "must not be the training data" in one_line_error(capsys)
 
 
 @pytest.mark.parametrize(("metric", "advice"), [("pixel_ap", "choose image_auroc"), ("pixel_auroc", "image_auroc")])
