@@ -344,6 +344,7 @@ def test_undefined_metrics_are_nan_and_said(tiny_model, make_trainer, caplog):
     metrics = make_trainer(tiny_model, eval_dataset=dataset).evaluate()
     assert math.isnan(metrics["eval_pixel_auroc"])
     assert metrics["eval_image_auroc"] >= 0
+    assert "eval_pixel_auroc is undefined for every class" in caplog.text
 
 
 def test_several_validation_sets(tiny_model, make_trainer):
