@@ -5,6 +5,7 @@ paper's layers 6, 12, 18, 24 are 5, 11, 17, 23.
 """
 
 import enum
+import numbers
 from dataclasses import dataclass, field, fields
 
 from huggingface_hub.dataclasses import strict
@@ -84,11 +85,22 @@ class MoELoraConfig(PeftConfig):
         self.peft_type = MoELoraPeftType.MOE_LORA
         if isinstance(self.layers_to_transform, int):
             self.layers_to_transform = [self.layers_to_transform]
+        self._validate_types()
         if self.layers_to_transform is not None:
             self.layers_to_transform = sorted(set(self.layers_to_transform))
-        self._validate()
+        self._validate_ranges()
 
-    def _validate(self):
+    def _validate_types(self):
+        for name in ("r", "num_experts", "num_experts_per_tok", "seed"):
+            if not isinstance(getattr(self, name), numbers.Integral):
+                raise ValueError(f"`{name}` ({getattr(self, name)!r}) must be a whole number.")
+        for name in ("lora_alpha", "lora_dropout", "adapter_weight"):
+            if not isinstance(getattr(self, name), numbers.Real):
+                raise ValueError(f"`{name}` ({getattr(self, name)!r}) must be a number.")
+        if not all(isinstance(layer, numbers.Integral) for layer in self.layers_to_transform or ()):
+            raise ValueError(f"`layers_to_transform` ({self.layers_to_transform!r}) must hold whole numbers.")
+
+    def _validate_ranges(self):
         if self.r < 1:
             raise ValueError(f"`r` ({self.r}) must be at least 1.")
         if self.num_experts < 1:
@@ -102,9 +114,10 @@ class MoELoraConfig(PeftConfig):
             raise ValueError(f"`lora_dropout` ({self.lora_dropout}) must be in [0, 1).")
         if not 0 <= self.adapter_weight <= 1:
             raise ValueError(f"`adapter_weight` ({self.adapter_weight}) must be in [0, 1].")
-        if self.layers_to_transform is not None and min(self.layers_to_transform, default=0) < 0:
+        if self.layers_to_transform is not None and min(self.layers_to_transform, default=-1) < 0:
             raise ValueError(
-                f"`layers_to_transform` ({self.layers_to_transform}) must hold 0-based layer numbers, none negative."
+                f"`layers_to_transform` ({self.layers_to_transform}) must hold 0-based layer numbers, at least one and "
+                f"none negative."
             )
         if self.target_parameters is not None:
             raise ValueError("`target_parameters` must be None: experts are attached to encoder layers.")

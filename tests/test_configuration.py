@@ -66,6 +66,10 @@ def test_a_full_moe_lora_config_is_accepted():
         ({"moe_lora": {"rank": 4}}, "Unknown key 'rank' in `moe_lora`"),
         ({"moe_lora": {"r": 257}}, r"`r` \(257\) must not exceed the 256 input features"),
         ({"moe_lora": {"r": 205, "num_experts": 5}}, r"`r` \(205\) must not exceed the 204 input features"),
+        ({"moe_lora": {"r": "8"}}, "`r` \\('8'\\) must be a whole number"),
+        ({"moe_lora": {"r": 2.5}}, r"`r` \(2.5\) must be a whole number"),
+        ({"moe_lora": {"adapter_weight": None}}, r"`adapter_weight` \(None\) must be a number"),
+        ({"moe_lora": {"layers_to_transform": [0, "1"]}}, "`layers_to_transform` .* must hold whole numbers"),
         ({"moe_lora": {"r": 0}}, r"`r` \(0\) must be at least 1"),
         ({"moe_lora": {"num_experts": 0}}, r"`num_experts` \(0\) must be at least 1"),
         (
@@ -79,6 +83,7 @@ def test_a_full_moe_lora_config_is_accepted():
             "`layers_to_transform` holds 24, but the vision tower's layers are 0",
         ),
         ({"moe_lora": {"layers_to_transform": [-1]}}, r"`layers_to_transform` \(\[-1\]\) must hold 0-based"),
+        ({"moe_lora": {"layers_to_transform": []}}, r"`layers_to_transform` \(\[\]\) must hold .* at least one"),
         ({"feature_layers": (5, 24)}, "`feature_layers` holds 24"),
         ({"feature_layers": ()}, "must name at least one"),
         ({"feature_layers": (5, 5)}, "ascending order, without repeats"),
