@@ -234,6 +234,11 @@ class MoECLIPConfig(PreTrainedConfig):
     )
 
     def __post_init__(self, **kwargs):
+        if kwargs.get("model_type", self.model_type) != self.model_type:
+            raise ValueError(
+                f"`model_type` ({kwargs['model_type']!r}) must be {self.model_type!r}: build a fresh model on a CLIP by "
+                f"`MoECLIPForAnomalyDetection.from_clip`."
+            )
         unknown = sorted(set(kwargs) - self._library_keys)
         if unknown:
             raise ValueError(

@@ -63,6 +63,7 @@ def test_a_full_moe_lora_config_is_accepted():
     ("fields", "message"),
     [
         ({"featur_layers": (1,)}, "Unknown key 'featur_layers'"),
+        ({"model_type": "clip"}, r"`model_type` \('clip'\) must be 'moeclip': build a fresh model .*from_clip"),
         ({"moe_lora": {"rank": 4}}, "Unknown key 'rank' in `moe_lora`"),
         ({"moe_lora": {"r": 257}}, r"`r` \(257\) must not exceed the 256 input features"),
         ({"moe_lora": {"r": 205, "num_experts": 5}}, r"`r` \(205\) must not exceed the 204 input features"),
