@@ -1,6 +1,7 @@
 """Options of the commands that measure a model on images, and what they stand for."""
 
 import argparse
+import os
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -77,12 +78,18 @@ def load_model(args: argparse.Namespace, device) -> tuple:
 
     Raises:
         OSError: If there is no such model.
-        ValueError: If its files do not fit together.
+        ValueError: If it has no processor, or its files do not fit together.
     """
     import torch
+    from transformers.utils import PROCESSOR_NAME
 
     from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
 
+    if os.path.isdir(args.model) and not os.path.isfile(os.path.join(args.model, PROCESSOR_NAME)):
+        raise ValueError(
+            f"--model {args.model} has no {PROCESSOR_NAME}: name a folder that `moeclip train` wrote, or one of `moeclip "
+            "convert --tokenizer`."
+        )
     processor = MoECLIPProcessor.from_pretrained(args.model)
     model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
     return model.to(device), processor

@@ -146,6 +146,7 @@ def test_benchmark_with_its_domain(model_folder, tmp_path, capsys):
         ({"--image-column": "photo"}, "`columns` belong to data sets of the package `datasets`"),
         ({"--split": "train"}, "`split` 'train' belongs to folders in MVTec layout"),
         ({"--model": "./nowhere"}, "nowhere"),
+        ({"--model": "."}, "--model . has no processor_config.json: name a folder that `moeclip train` wrote"),
         ({"--root": "nowhere"}, "'nowhere' is not a folder"),
         ({"--batch-size": "0"}, "--batch-size is 0, but must be 1 or more"),
         ({"--mask-threshold": "-1"}, "--mask-threshold is -1, but must be 0 or more"),
