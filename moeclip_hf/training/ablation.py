@@ -193,6 +193,8 @@ def _check_variants(variants: Mapping[str, Recipe], seeds: Sequence[int]) -> Non
         raise ValueError(f"`seeds` {list(seeds)} must be different whole numbers, 0 or more, at least one.")
     folders: dict[str, str] = {}
     for title, recipe in variants.items():
+        if not re.search(r"\w", title):
+            raise ValueError(f"`variants` has the title {title!r}, which names no folder: give one with a letter.")
         other = folders.setdefault(_folder_name(title), title)
         if other != title:
             raise ValueError(f"The variants {other!r} and {title!r} would share a folder: give one another title.")

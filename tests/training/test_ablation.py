@@ -237,6 +237,9 @@ def test_wrong_lists(variants, setting, tmp_path):
             run_ablation(variants, setting, tmp_path, seeds=seeds)
     with pytest.raises(ValueError, match="'a b' and 'a/b' would share a folder"):
         run_ablation({"a b": variants["full"], "a/b": variants["no experts"]}, setting, tmp_path, seeds=(1,))
+    for title in ("", ".."):
+        with pytest.raises(ValueError, match=f"`variants` has the title '{title}', which names no folder"):
+            run_ablation({title: variants["full"]}, setting, tmp_path, seeds=(1,))
     with pytest.raises(ValueError, match="bare: the recipe names no `clip`"):
         run_ablation({"bare": Recipe()}, setting, tmp_path, seeds=(1,))
 
