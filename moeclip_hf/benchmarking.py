@@ -28,8 +28,7 @@ def find_benchmarks(data_root: str | os.PathLike, keys: Sequence[str] | None = N
 
     Args:
         data_root (`str` or `os.PathLike`): Folder in which each benchmark has its own, named by its key.
-        keys (`Sequence[str]`, *optional*): The benchmarks to find, by default those that are there; the others are
-            said in the log.
+        keys (`Sequence[str]`, *optional*): The benchmarks to find, by default those that are there.
 
     Returns:
         `dict[str, Path]`: the folder of each, in the paper's order.
@@ -55,8 +54,6 @@ def find_benchmarks(data_root: str | os.PathLike, keys: Sequence[str] | None = N
             f"`data_root` {str(data_root)!r} holds none of the folders {', '.join(absent)}: name the folder that holds "
             "them, or link them there."
         )
-    if absent:
-        logger.info("%s holds no folder %s: left out.", data_root, ", ".join(absent))
     return {key: folder for key, folder in folders.items() if key not in absent}
 
 
@@ -131,6 +128,9 @@ def run_benchmarks(
         OSError: If a folder does not exist or a file cannot be written.
     """
     output, folders = Path(output), find_benchmarks(data_root, benchmarks)
+    absent = [key for key in BENCHMARKS if key not in folders]
+    if absent and benchmarks is None:
+        logger.info("%s holds no folder %s: left out.", data_root, ", ".join(absent))
     identity = describe_model(model, model_name)
     if identity["training"] is None:
         logger.warning(
