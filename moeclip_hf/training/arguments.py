@@ -128,7 +128,7 @@ class MoECLIPTrainingArguments(TrainingArguments):
         for name in ("learning_rate", "lr_gamma", "logging_steps", "save_steps"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"`{name}` ({getattr(self, name)}) must be a finite number above 0.")
-        for name in ("max_grad_norm", "router_aux_loss_coef", "etf_loss_coef"):
+        for name in ("max_grad_norm", "router_aux_loss_coef", "etf_loss_coef", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"`{name}` ({value}) must be a finite number, 0 or more.")

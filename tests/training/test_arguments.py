@@ -75,6 +75,7 @@ def test_frozen_model_is_refused(tmp_path, fresh_model):
         ({"lr_gamma": 0.0}, "`lr_gamma`"),
         ({"max_grad_norm": -1.0}, "`max_grad_norm`"),
         ({"etf_loss_coef": -0.1}, "`etf_loss_coef`"),
+        ({"weight_decay": -0.1}, "`weight_decay`"),
         ({"router_aux_loss_coef": float("inf")}, "`router_aux_loss_coef`"),
         ({"lora_dropout": 1.0}, "`lora_dropout`"),
         ({"lr_milestones": [20, 10]}, "`lr_milestones`"),
