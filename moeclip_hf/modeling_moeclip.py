@@ -40,6 +40,7 @@ from .backbone_moeclip import (
     hub_arguments,
     is_adapter_key,
     load_clip,
+    remove_earlier_weights,
     weights_errors,
 )
 from .configuration_moeclip import IS_INSTALLED_PACKAGE, MoECLIPConfig, MoELoraConfig
@@ -612,8 +613,11 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
             # written aside and moved, so that an interruption leaves no half-written file under its final name
             with tempfile.TemporaryDirectory(dir=save_directory, prefix=".saving-") as scratch:
                 super().save_pretrained(scratch, state_dict=state_dict, **kwargs)
-                for name in os.listdir(scratch):
+                written = os.listdir(scratch)
+                for name in written:
                     os.replace(os.path.join(scratch, name), os.path.join(save_directory, name))
+            if kwargs.get("is_main_process", True):
+                remove_earlier_weights(save_directory, written, kwargs.get("variant"))
         finally:
             self.config.adapters_only = configured
 

@@ -526,6 +526,21 @@ class TestSaving:
             rtol=1e-4,
         )
 
+    @pytest.mark.parametrize("adapters_only", [True, False])
+    @pytest.mark.parametrize("sizes", [("4KB", "1GB"), ("1GB", "4KB"), ("4KB", "8KB")])
+    def test_a_save_in_other_shards_takes_the_place_of_the_first(self, tiny_clip_folder, tmp_path, sizes, adapters_only):
+        model = MoECLIPForAnomalyDetection.from_clip(tiny_clip_folder, image_size=56, moe_lora={"r": 4})
+        model.save_pretrained(tmp_path / "model", variant="first")
+        for max_shard_size in sizes:
+            randomize_adapters(model)
+            model.save_pretrained(tmp_path / "model", adapters_only=adapters_only, max_shard_size=max_shard_size)
+        again = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
+        assert_same_outputs(again, model, make_inputs(model))
+        assert (tmp_path / "model" / "model.first.safetensors").is_file()
+        written = sorted(path.name for path in (tmp_path / "model").glob("model*") if ".first" not in path.name)
+        model.save_pretrained(tmp_path / "alone", adapters_only=adapters_only, max_shard_size=sizes[-1])
+        assert written == sorted(path.name for path in (tmp_path / "alone").glob("model*"))
+
     def test_an_interrupted_save_leaves_the_old_model(self, tiny_model, tmp_path, monkeypatch):
         tiny_model.save_pretrained(tmp_path)
         before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
