@@ -528,7 +528,9 @@ class TestSaving:
 
     @pytest.mark.parametrize("adapters_only", [True, False])
     @pytest.mark.parametrize("sizes", [("4KB", "1GB"), ("1GB", "4KB"), ("4KB", "8KB")])
-    def test_a_save_in_other_shards_takes_the_place_of_the_first(self, tiny_clip_folder, tmp_path, sizes, adapters_only):
+    def test_a_save_in_other_shards_takes_the_place_of_the_first(
+        self, tiny_clip_folder, tmp_path, sizes, adapters_only
+    ):
         model = MoECLIPForAnomalyDetection.from_clip(tiny_clip_folder, image_size=56, moe_lora={"r": 4})
         model.save_pretrained(tmp_path / "model", variant="first")
         for max_shard_size in sizes:
