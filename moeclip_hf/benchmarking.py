@@ -154,6 +154,11 @@ def run_benchmarks(
     skipped = {key: reason for key, reason in skipped.items() if key not in finished}
     for key, results in finished.items():
         _check_finished(output / f"{key}.json", results["meta"], identity | settings.get(key, common))
+        if strict and results["meta"]["num_left_out"]:
+            raise ValueError(
+                f"{output / f'{key}.json'} was measured without {results['meta']['num_left_out']} of the pictures: move "
+                "that file away, or leave --strict out."
+            )
     for key in settings:
         if key in skipped:
             continue

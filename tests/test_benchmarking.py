@@ -199,6 +199,8 @@ def test_an_unreadable_picture_is_left_out_or_stops(run, root, tmp_path):
     (left_out,) = meta["left_out"]
     assert left_out.startswith(f"{picture}: ")
     assert meta["num_left_out"] == 1
+    with pytest.raises(ValueError, match=r"cvc_300.json was measured without 1 of the pictures: move that file away"):
+        run(data_root=folder.parent, strict=True)
 
 
 def test_a_missing_picture_of_the_test_split_is_left_out_or_stops(run, tmp_path):
