@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from moeclip_hf.demo.pretraining import texts
+from moeclip_hf.demo.pretraining import attention, texts
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
 from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
@@ -73,6 +73,14 @@ def test_the_things_mixture_draws_things_with_clear_irregularities():
 
     assert contrast(drawn["things"]) > 1.2 * contrast(drawn["broad"])
     assert background(drawn["things"]) > background(drawn["broad"])
+
+
+def test_the_dense_mixture_draws_several_irregularities_a_picture():
+    marked = {
+        name: sum(draw_sample(8, number, 48, 1.0, mixture=MIXTURES[name]).mask.mean() for number in range(60))
+        for name in ("things", "dense")
+    }
+    assert marked["dense"] > 1.4 * marked["things"]
 
 
 def test_twins_differ_only_around_the_mask():
@@ -277,6 +285,22 @@ def test_noun_loss_shares_the_target_among_equal_nouns_and_skips_unknown_ones():
     assert noun_loss(logits, torch.tensor([-1, -1, -1])).item() == 0
 
 
+def test_attention_of_the_pretraining_is_that_of_the_saved_model(tokenizer):
+    clip = build_clip(replace(SMALL, stages=()), len(tokenizer), 48)
+    assert clip.vision_model.config._attn_implementation == attention.NAME
+    plain = CLIPModel(CLIPConfig.from_dict(clip.config.to_dict()))
+    plain.set_attn_implementation("eager")
+    plain.load_state_dict(clip.state_dict())
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for model in (clip, plain):
+        tokens = model.vision_model(pixel_values=pixels).last_hidden_state
+        tokens[:, 1:].square().mean().backward()
+        gradients.append((tokens, model.vision_model.encoder.layers[0].self_attn.q_proj.weight.grad))
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_positions_are_resized_once_and_the_rest_stays(tokenizer):
     clip = build_clip(Recipe((), hidden_size=64, num_layers=4, num_heads=1), len(tokenizer), 32)
     table = clip.vision_model.embeddings.position_embedding.weight.detach().clone()
@@ -341,10 +365,10 @@ def test_pieces_keep_the_positions_that_the_whole_picture_gives_them(tokenizer):
     recipe = replace(SMALL, stages=())
     model = RegionTextObjective(build_clip(recipe, len(tokenizer), 48), recipe.levels)
     pixels = torch.randn(2, 3, 48, 48)
-    whole, image = model.encode_levels(pixels)
+    whole, *means = model.encode_levels(pixels)
     every_place = torch.arange(36).expand(2, 36)
-    found, found_image = model.encode_levels(pixels, every_place)
-    for part, same in zip((*whole, image), (*found, found_image), strict=True):
+    found, *found_means = model.encode_levels(pixels, every_place)
+    for part, same in zip((*whole, *means), (*found, *found_means), strict=True):
         torch.testing.assert_close(part, same)
     # with a single patch nothing but its own position and pixels counts
     place = torch.tensor([[14], [14]])  # row 2, column 2 of 6 x 6

@@ -39,7 +39,8 @@ class RegionTextObjective(nn.Module):
     """CLIP with throw-away heads on earlier levels, and the loss over all of them.
 
     The last level speaks through CLIP's own visual projection; the earlier levels get linear heads of their own that are
-    not kept. They make sure that the tokens of every level, not of the last alone, carry the state linearly.
+    not kept. They make sure that the tokens of every level, not of the last alone, carry the state linearly. One more
+    head, on the mean of the last patches, makes sure that they carry the state of the whole picture as well.
     """
 
     LEVEL_WEIGHTS = (0.3, 0.5, 0.7, 1.0)
@@ -51,6 +52,7 @@ class RegionTextObjective(nn.Module):
         self.heads = nn.ModuleList(
             nn.Linear(vision.hidden_size, clip.config.projection_dim, bias=False) for _ in levels[:-1]
         )
+        self.mean_head = nn.Linear(vision.hidden_size, clip.config.projection_dim, bias=False)
         self.patch_scale = nn.Parameter(torch.tensor(2.5))
         self.state_bias = nn.Parameter(torch.tensor(-1.0))
 
@@ -71,8 +73,8 @@ class RegionTextObjective(nn.Module):
 
     def encode_levels(
         self, pixel_values: torch.Tensor, places: torch.Tensor | None = None
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """L2-normalised patch embeddings (B, N, P) of every level, and the image embedding (B, P)."""
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """L2-normalised patch embeddings (B, N, P) of every level, the image embedding and the patches' mean (B, P)."""
         tower = self.clip.vision_model
         hidden = tower.pre_layrnorm(self._embed(pixel_values, places))
         states = []
@@ -82,15 +84,17 @@ class RegionTextObjective(nn.Module):
         heads = [*self.heads, self.clip.visual_projection]
         tokens = [tower.post_layernorm(states[level]) for level in self.levels]
         patches = [F.normalize(head(token[:, 1:]).float(), dim=-1) for head, token in zip(heads, tokens, strict=True)]
-        return patches, F.normalize(self.clip.visual_projection(tokens[-1][:, 0]).float(), dim=-1)
+        image = self.clip.visual_projection(tokens[-1][:, 0]).float()
+        mean = self.mean_head(tokens[-1][:, 1:].mean(1)).float()
+        return patches, F.normalize(image, dim=-1), F.normalize(mean, dim=-1)
 
     def forward(self, batch: Batch, peak_weight: float = 0.0) -> dict[str, torch.Tensor]:
-        """Loss terms: `state`, `peak` and `image_state` (sound or not), `noun` and `image_noun` (what), and `loss`."""
+        """Loss terms: `state`, `peak`, `image_state` and `mean_state` (sound or not), nouns (what), and `loss`."""
         texts = self.encode_texts(torch.cat([batch.normal_ids, batch.abnormal_ids]))
         normal, abnormal = texts.chunk(2)
         repeats = len(batch.pixel_values) // len(normal)
         normal, abnormal = normal.repeat(repeats, 1), abnormal.repeat(repeats, 1)
-        levels, image = self.encode_levels(batch.pixel_values, batch.places)
+        levels, image, mean = self.encode_levels(batch.pixel_values, batch.places)
         scale = self.patch_scale.exp().clamp(max=100)
         direction = (abnormal - normal)[:, None]
         logits = [scale * (patches * direction).sum(-1) + self.state_bias for patches in levels]
@@ -99,18 +103,21 @@ class RegionTextObjective(nn.Module):
             for weight, level in zip(self.LEVEL_WEIGHTS, logits, strict=True)
         ) / sum(self.LEVEL_WEIGHTS)
         has_irregular = (batch.irregular >= IRREGULAR_SHARE).any(-1).float()
-        image_logits = scale * (image * direction[:, 0]).sum(-1)
-        image_state = F.binary_cross_entropy_with_logits(image_logits, has_irregular)
+        image_state, mean_state = (
+            F.binary_cross_entropy_with_logits(scale * (embeds * direction[:, 0]).sum(-1), has_irregular)
+            for embeds in (image, mean)
+        )
         sound = (batch.foreground > 0.5) & (batch.irregular < UNSURE_SHARE)
         surface = (levels[-1] * sound[..., None]).sum(1) / sound.sum(1, keepdim=True).clamp(min=1)
         terms = {
             "state": state,
             "peak": peak_loss(logits[-1], batch.irregular),
             "image_state": image_state,
+            "mean_state": mean_state,
             "noun": noun_loss(scale * F.normalize(surface, dim=-1) @ normal.T, batch.noun_ids),
             "image_noun": noun_loss(scale * image @ normal.T, batch.noun_ids),
         }
-        terms["loss"] = state + 0.3 * image_state + 0.1 * (terms["noun"] + terms["image_noun"])
+        terms["loss"] = state + 0.3 * (image_state + mean_state) + 0.1 * (terms["noun"] + terms["image_noun"])
         if peak_weight:
             terms["loss"] = terms["loss"] + peak_weight * terms["peak"]
         return terms
