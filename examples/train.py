@@ -6,6 +6,7 @@ It is `moeclip train` written out, for several processes and for changing.
 """
 
 import argparse
+import gc
 import logging
 
 from moeclip_hf import MoECLIPTrainer
@@ -52,6 +53,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_options(parser)
     training_function(parser.parse_args())
+    # A trainer refers to itself, so it outlives its function, and with it the threads by which CPU processes talk:
+    # a thread that still runs when Python ends may abort the process.
+    gc.collect()
 
 
 if __name__ == "__main__":

@@ -116,12 +116,12 @@ def training_function(options):
             progress.set_postfix(loss=f"{outputs.loss.item():.3f}", segmentation=f"{outputs.segmentation_loss:.3f}")
             if step >= num_steps:
                 break
-        # 5. The benchmark's metrics on other data; one process is enough.
-        if options.validation_data is not None and accelerator.is_main_process:
-            model.eval()
+        # 5. The benchmark's metrics on other data: every process measures its share of the images.
+        if options.validation_data is not None:
             validation = load_anomaly_dataset(options.validation_data, root=options.root)
             results = evaluate_model(accelerator.unwrap_model(model), processor, validation, progress=False)
-            progress.write(format_results(results))
+            if accelerator.is_main_process:
+                progress.write(format_results(results))
         if step >= num_steps:
             break
     progress.close()

@@ -3,7 +3,8 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Container, Iterator, Mapping
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -277,6 +278,22 @@ def _find_weights(name_or_path, variant: str | None, arguments: dict) -> list[st
 def _name_of_variant(filename: str, variant: str | None) -> str:
     stem, _, extension = filename.rpartition(".")
     return filename if variant is None else f"{stem}.{variant}.{extension}"
+
+
+def remove_earlier_weights(folder: str | os.PathLike, written: Container[str], variant: str | None) -> None:
+    """Removes what an earlier save in more or fewer shards has left: a later load would take it for the weights.
+
+    Args:
+        folder (`str` or `os.PathLike`): Folder of the model.
+        written (`Container[str]`): Names of the files that were just written.
+        variant (`str`, *optional*): Variant of the weights; files of other variants stay.
+    """
+    file, index = (_name_of_variant(name, variant) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
+    stem, _, extension = file.rpartition(".")
+    weights = rf"{re.escape(stem)}(-\d+-of-\d+)?\.{extension}|{re.escape(index)}"
+    for name in os.listdir(folder):
+        if re.fullmatch(weights, name) and name not in written:
+            os.remove(os.path.join(folder, name))
 
 
 def resolve_base(base: str | None, name_or_path, kwargs: Mapping) -> str:

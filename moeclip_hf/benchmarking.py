@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from .data.benchmarks import BENCHMARKS, Benchmark, describe_count_differences, get_benchmark
-from .evaluation import METRICS, average_defined, evaluate_model, write_results
+from .evaluation import METRICS, average_defined, evaluate_model, summarize_reasons, write_results
 from .json_file import read_json_object
 from .model_identity import describe_model
 from .prompts_moeclip import GENERIC_OBJECT_NAME
@@ -28,8 +28,7 @@ def find_benchmarks(data_root: str | os.PathLike, keys: Sequence[str] | None = N
 
     Args:
         data_root (`str` or `os.PathLike`): Folder in which each benchmark has its own, named by its key.
-        keys (`Sequence[str]`, *optional*): The benchmarks to find, by default those that are there; the others are
-            said in the log.
+        keys (`Sequence[str]`, *optional*): The benchmarks to find, by default those that are there.
 
     Returns:
         `dict[str, Path]`: the folder of each, in the paper's order.
@@ -55,8 +54,6 @@ def find_benchmarks(data_root: str | os.PathLike, keys: Sequence[str] | None = N
             f"`data_root` {str(data_root)!r} holds none of the folders {', '.join(absent)}: name the folder that holds "
             "them, or link them there."
         )
-    if absent:
-        logger.info("%s holds no folder %s: left out.", data_root, ", ".join(absent))
     return {key: folder for key, folder in folders.items() if key not in absent}
 
 
@@ -131,6 +128,9 @@ def run_benchmarks(
         OSError: If a folder does not exist or a file cannot be written.
     """
     output, folders = Path(output), find_benchmarks(data_root, benchmarks)
+    absent = [key for key in BENCHMARKS if key not in folders]
+    if absent and benchmarks is None:
+        logger.info("%s holds no folder %s: left out.", data_root, ", ".join(absent))
     identity = describe_model(model, model_name)
     if identity["training"] is None:
         logger.warning(
@@ -154,6 +154,11 @@ def run_benchmarks(
     skipped = {key: reason for key, reason in skipped.items() if key not in finished}
     for key, results in finished.items():
         _check_finished(output / f"{key}.json", results["meta"], identity | settings.get(key, common))
+        if strict and results["meta"]["num_left_out"]:
+            raise ValueError(
+                f"{output / f'{key}.json'} was measured without {results['meta']['num_left_out']} of the pictures: move "
+                "that file away, or leave --strict out."
+            )
     for key in settings:
         if key in skipped:
             continue
@@ -182,14 +187,15 @@ def read_finished(folder: str | os.PathLike) -> dict[str, dict]:
         `dict[str, dict]`: results by the benchmark's key, in the paper's order, with NaN for undefined metrics.
 
     Raises:
-        ValueError: If a file does not hold results.
+        ValueError: If a file does not hold results of the benchmark that it is named by.
     """
     found = {}
     for key in BENCHMARKS:
         path = Path(folder, f"{key}.json")
         if path.is_file():
             results = read_json_object(path)
-            if not all(isinstance(results.get(part), dict) for part in ("mean", "classes", "meta")):
+            has_parts = all(isinstance(results.get(part), dict) for part in ("mean", "classes", "meta"))
+            if not has_parts or results["meta"].get("benchmark") != key:
                 raise ValueError(f"{path} holds no results of `moeclip benchmark`: move it away.")
             for values in (results["mean"], *results["classes"].values()):
                 values.update({metric: math.nan for metric, value in values.items() if value is None})
@@ -210,7 +216,7 @@ def summarize(found: dict[str, dict], identity: dict, skipped: dict[str, str]) -
     """
     classes = {key: results["mean"] for key, results in found.items()}
     mean = {metric: average_defined([values[metric] for values in classes.values()]) for metric in METRICS}
-    reasons = {key: _summarize_reasons(results) for key, results in found.items()}
+    reasons = {key: summarize_reasons(results) for key, results in found.items()}
     kept = (
         "title", "data", "smoothing", "mask_threshold", "num_images", "num_anomalous", "num_left_out",
         "count_differences", "trained_objects", "num_processes", "device", "created", "seconds", "stage_seconds",
@@ -316,15 +322,6 @@ def _write_timed(results: dict, path: Path) -> None:
     # Known only now that it is written.
     results["meta"]["stage_seconds"] |= timer.rounded()
     write_results(results, path)
-
-
-def _summarize_reasons(results: dict) -> dict[str, str]:
-    """Says for each metric that is undefined on a data set why, in the words of its classes."""
-    found = {}
-    for metric in results["meta"]["reasons"]["mean"]:
-        by_class = [reasons[metric] for reasons in results["meta"]["reasons"]["classes"].values()]
-        found[metric] = ", ".join(dict.fromkeys(by_class))
-    return found
 
 
 def _plain(name: str) -> str:

@@ -5,6 +5,7 @@ paper's layers 6, 12, 18, 24 are 5, 11, 17, 23.
 """
 
 import enum
+import numbers
 from dataclasses import dataclass, field, fields
 
 from huggingface_hub.dataclasses import strict
@@ -84,11 +85,22 @@ class MoELoraConfig(PeftConfig):
         self.peft_type = MoELoraPeftType.MOE_LORA
         if isinstance(self.layers_to_transform, int):
             self.layers_to_transform = [self.layers_to_transform]
+        self._validate_types()
         if self.layers_to_transform is not None:
             self.layers_to_transform = sorted(set(self.layers_to_transform))
-        self._validate()
+        self._validate_ranges()
 
-    def _validate(self):
+    def _validate_types(self):
+        for name in ("r", "num_experts", "num_experts_per_tok", "seed"):
+            if not isinstance(getattr(self, name), numbers.Integral):
+                raise ValueError(f"`{name}` ({getattr(self, name)!r}) must be a whole number.")
+        for name in ("lora_alpha", "lora_dropout", "adapter_weight"):
+            if not isinstance(getattr(self, name), numbers.Real):
+                raise ValueError(f"`{name}` ({getattr(self, name)!r}) must be a number.")
+        if not all(isinstance(layer, numbers.Integral) for layer in self.layers_to_transform or ()):
+            raise ValueError(f"`layers_to_transform` ({self.layers_to_transform!r}) must hold whole numbers.")
+
+    def _validate_ranges(self):
         if self.r < 1:
             raise ValueError(f"`r` ({self.r}) must be at least 1.")
         if self.num_experts < 1:
@@ -102,9 +114,10 @@ class MoELoraConfig(PeftConfig):
             raise ValueError(f"`lora_dropout` ({self.lora_dropout}) must be in [0, 1).")
         if not 0 <= self.adapter_weight <= 1:
             raise ValueError(f"`adapter_weight` ({self.adapter_weight}) must be in [0, 1].")
-        if self.layers_to_transform is not None and min(self.layers_to_transform, default=0) < 0:
+        if self.layers_to_transform is not None and min(self.layers_to_transform, default=-1) < 0:
             raise ValueError(
-                f"`layers_to_transform` ({self.layers_to_transform}) must hold 0-based layer numbers, none negative."
+                f"`layers_to_transform` ({self.layers_to_transform}) must hold 0-based layer numbers, at least one and "
+                f"none negative."
             )
         if self.target_parameters is not None:
             raise ValueError("`target_parameters` must be None: experts are attached to encoder layers.")
@@ -221,6 +234,11 @@ class MoECLIPConfig(PreTrainedConfig):
     )
 
     def __post_init__(self, **kwargs):
+        if kwargs.get("model_type", self.model_type) != self.model_type:
+            raise ValueError(
+                f"`model_type` ({kwargs['model_type']!r}) must be {self.model_type!r}: build a fresh model on a CLIP by "
+                f"`MoECLIPForAnomalyDetection.from_clip`."
+            )
         unknown = sorted(set(kwargs) - self._library_keys)
         if unknown:
             raise ValueError(
@@ -232,7 +250,7 @@ class MoECLIPConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.feature_layers = tuple(self.feature_layers)
         self.patch_average_kernel_sizes = tuple(self.patch_average_kernel_sizes)
-        self._validate_tower()
+        self._validate_towers()
         self._validate_features()
         if self.moe_lora is not None:
             self.moe_lora = self._complete_moe_lora(self.moe_lora)
@@ -247,7 +265,7 @@ class MoECLIPConfig(PreTrainedConfig):
         """Number of anomaly maps: one per feature layer and averaging window."""
         return len(self.feature_layers) * len(self.patch_average_kernel_sizes)
 
-    def _validate_tower(self):
+    def _validate_towers(self):
         image_size, patch_size = self.vision_config.image_size, self.vision_config.patch_size
         if image_size < patch_size or image_size % patch_size:
             lower = max(image_size // patch_size, 1) * patch_size
@@ -255,6 +273,12 @@ class MoECLIPConfig(PreTrainedConfig):
                 f"`image_size` ({image_size}) must be a multiple of the patch size ({patch_size}): use {lower} or "
                 f"{lower + patch_size}."
             )
+        for tower in ("vision_config", "text_config"):
+            hidden_act = getattr(self, tower).hidden_act
+            if hidden_act not in ACT2FN:
+                raise ValueError(
+                    f"`hidden_act` ({hidden_act!r}) of `{tower}` must be an activation of transformers, such as 'gelu'."
+                )
 
     def _validate_features(self):
         num_layers = self.vision_config.num_hidden_layers

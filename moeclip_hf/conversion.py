@@ -104,7 +104,7 @@ def convert_original(
                 f"authors' checkpoint file."
             )
     image_adapter = dict(checkpoint["image_adapter"])
-    moe_lora = _read_moe_lora(image_adapter, clip_state_dict)
+    moe_lora = _read_moe_lora(image_adapter)
     if moe_lora is not None:
         moe_lora.update(
             lora_alpha=lora_alpha,
@@ -179,11 +179,12 @@ def _text_config(clip: Mapping[str, torch.Tensor], hidden_act: str) -> dict:
     }
 
 
-def _read_moe_lora(image_adapter: Mapping[str, torch.Tensor], clip: Mapping[str, torch.Tensor]) -> dict | None:
+def _read_moe_lora(image_adapter: Mapping[str, torch.Tensor]) -> dict | None:
     num_experts = _count(image_adapter, r"moe_adapters\.0\.experts\.(\d+)\.")
     if num_experts == 0:
         return None
-    r, hidden_size = image_adapter["moe_adapters.0.experts.0.lora_A.weight"].shape
+    first = _tensor(image_adapter, "moe_adapters.0.experts.0.lora_A.weight", "checkpoint['image_adapter']")
+    r, hidden_size = first.shape
     return {
         "r": r,
         "num_experts": num_experts,

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
+from .image_processing_moeclip import IGNORE_INDEX
 from .json_file import write_json
 from .metrics import ImageMetrics, PixelMetrics, merge_across_processes
 from .metrics.inputs import as_scores, as_truth
@@ -32,7 +33,6 @@ TITLES = {
 }
 METRICS = tuple(TITLES)
 DOMAINS = ("industrial", "medical")
-UNKNOWN = -100
 
 
 @dataclass
@@ -110,7 +110,7 @@ class BenchmarkProtocol:
         maps = as_scores("anomaly_maps", anomaly_maps, num_dims=3)
         scores = as_scores("image_scores", image_scores, num_dims=1)
         masks, labels = np.asarray(torch.as_tensor(masks).cpu()), np.asarray(torch.as_tensor(labels).cpu())
-        unknown = (masks == UNKNOWN).all(axis=(1, 2)) if masks.ndim == 3 else np.zeros(len(masks), dtype=bool)
+        unknown = (masks == IGNORE_INDEX).all(axis=(1, 2)) if masks.ndim == 3 else np.zeros(len(masks), dtype=bool)
         masks, labels = as_truth("masks", masks != 0, maps.shape), as_truth("labels", labels != 0, scores.shape)
         if not len(class_names) == len(maps) == len(scores):
             raise ValueError(
@@ -294,6 +294,37 @@ def average_defined(values: Sequence[float | None]) -> float:
     return sum(defined) / len(defined) if defined else math.nan
 
 
+def summarize_reasons(results: dict) -> dict[str, str]:
+    """Says for each metric that is undefined for every class why, in the words of the classes.
+
+    Args:
+        results (`dict`): results in the form that this module's head describes.
+
+    Returns:
+        `dict[str, str]`: by metric; each different reason once.
+    """
+    reasons = results["meta"]["reasons"]
+    return {
+        metric: ", ".join(dict.fromkeys(found[metric] for found in reasons["classes"].values() if metric in found))
+        for metric in reasons["mean"]
+    }
+
+
+def group_by_reason(reasons: dict[str, str]) -> dict[str, list[str]]:
+    """Brings the metrics together that are undefined for the same reason.
+
+    Args:
+        reasons (`dict[str, str]`): by metric.
+
+    Returns:
+        `dict[str, list[str]]`: for each reason its metrics.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for metric, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(metric)
+    return by_reason
+
+
 def write_results(results: dict, path: str | os.PathLike) -> None:
     """Writes results as JSON, whole or not at all; NaN becomes null.
 
@@ -402,10 +433,7 @@ def _notes(results: dict) -> list[str]:
     found = results.get("meta", {}).get("reasons", {}).get("classes", {})
     notes = []
     for name, reasons in found.items():
-        by_reason: dict[str, list[str]] = {}
-        for metric, reason in reasons.items():
-            by_reason.setdefault(reason, []).append(metric)
-        for reason, metrics in by_reason.items():
+        for reason, metrics in group_by_reason(reasons).items():
             notes.append(f"-  {name}: {' and '.join(TITLES[metric] for metric in metrics)} undefined, {reason}")
     return notes
 

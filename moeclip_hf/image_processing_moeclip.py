@@ -5,6 +5,7 @@ It works on Pillow alone (no torchvision), so that the numbers are the same on e
 
 import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -258,7 +259,7 @@ class MoECLIPImageProcessor(PilBackend):
         """Prepares pictures and, where given, their masks.
 
         Args:
-            images (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, path, or a list of them):
+            images (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, path, or a sequence of them):
                 The pictures. Arrays are (height, width), (height, width, channels) or (channels, height, width) with
                 1, 3 or 4 channels; one array of 4 dimensions is a batch.
             masks (the same, *optional*):
@@ -282,12 +283,14 @@ class MoECLIPImageProcessor(PilBackend):
         """Opens paths and addresses; pictures and arrays are returned as they are.
 
         Args:
-            image_url_or_urls (`str`, `os.PathLike`, a picture, an array, or a list of them):
+            image_url_or_urls (`str`, `os.PathLike`, a picture, an array, or a sequence of them):
                 What to open. Files are not converted, so that 16-bit values survive.
 
         Returns:
             The opened picture, or a list of them.
         """
+        if _is_sequence(image_url_or_urls):
+            image_url_or_urls = list(image_url_or_urls)  # transformers knows lists and tuples alone
         is_path = isinstance(image_url_or_urls, (str, os.PathLike))
         if is_path and not str(image_url_or_urls).startswith(("http://", "https://", "data:")):
             return _open_image(image_url_or_urls)
@@ -342,7 +345,7 @@ class MoECLIPImageProcessor(PilBackend):
 
     def _fetch_masks(self, masks, num_images: int) -> list:
         """One mask or None an image."""
-        if isinstance(masks, (list, tuple)):
+        if _is_sequence(masks):
             masks = [None if mask is None else self.fetch_images(mask) for mask in masks]
         else:
             masks = self.fetch_images(masks)
@@ -414,6 +417,11 @@ def _open_image(path) -> Image.Image:
 
 def _not_a_picture(source) -> str:
     return f"{str(source)[:200]!r} is not a picture that Pillow can read."
+
+
+def _is_sequence(images) -> bool:
+    """Whether there are several pictures in a list or the like, such as a column of a `datasets.Dataset`."""
+    return isinstance(images, Sequence) and not isinstance(images, (str, bytes))
 
 
 def _as_list(images) -> list:

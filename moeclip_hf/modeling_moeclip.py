@@ -40,6 +40,7 @@ from .backbone_moeclip import (
     hub_arguments,
     is_adapter_key,
     load_clip,
+    remove_earlier_weights,
     weights_errors,
 )
 from .configuration_moeclip import IS_INSTALLED_PACKAGE, MoECLIPConfig, MoELoraConfig
@@ -417,10 +418,11 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
         return output if _default(return_dict, self.config.return_dict) else output.to_tuple()
 
     def _check_pixel_values(self, pixel_values: torch.Tensor) -> None:
-        image_size = self.config.vision_config.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[-2:] != (image_size, image_size):
+        vision_config = self.config.vision_config
+        num_channels, image_size = vision_config.num_channels, vision_config.image_size
+        if pixel_values.shape[1:] != (num_channels, image_size, image_size):
             raise ValueError(
-                f"`pixel_values` has shape {tuple(pixel_values.shape)}, but the model reads (batch_size, num_channels, "
+                f"`pixel_values` has shape {tuple(pixel_values.shape)}, but the model reads (batch_size, {num_channels}, "
                 f"{image_size}, {image_size}): prepare images with the model's processor."
             )
 
@@ -611,8 +613,11 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
             # written aside and moved, so that an interruption leaves no half-written file under its final name
             with tempfile.TemporaryDirectory(dir=save_directory, prefix=".saving-") as scratch:
                 super().save_pretrained(scratch, state_dict=state_dict, **kwargs)
-                for name in os.listdir(scratch):
+                written = os.listdir(scratch)
+                for name in written:
                     os.replace(os.path.join(scratch, name), os.path.join(save_directory, name))
+            if kwargs.get("is_main_process", True):
+                remove_earlier_weights(save_directory, written, kwargs.get("variant"))
         finally:
             self.config.adapters_only = configured
 
@@ -630,6 +635,12 @@ def _resolve_object_ids(object_ids: torch.Tensor | None, num_objects: int, pixel
     if object_ids is not None:
         if object_ids.shape != (batch_size,):
             raise ValueError(f"`object_ids` has shape {tuple(object_ids.shape)}, expected ({batch_size},).")
+        is_known = (object_ids >= 0) & (object_ids < num_objects)
+        if not torch.compiler.is_compiling() and not is_known.all():
+            raise ValueError(
+                f"`object_ids` ({object_ids.tolist()}) must be rows of the {num_objects} objects that are described, "
+                f"0 to {num_objects - 1}."
+            )
         return object_ids
     if num_objects == 1:
         return torch.zeros(batch_size, dtype=torch.long, device=pixel_values.device)

@@ -134,9 +134,9 @@ class MoECLIPProcessor(ProcessorMixin):
         """Prepares pictures, the prompts of their objects, or both.
 
         Args:
-            images (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, path, or a list of them, *optional*):
+            images (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, path, or a sequence of them, *optional*):
                 The pictures, see [`MoECLIPImageProcessor.preprocess`].
-            object_names (`str` or `list[str]`, *optional*):
+            object_names (`str` or `Sequence[str]`, *optional*):
                 What is on the pictures: one name for all of them or one a picture. Each distinct name is encoded
                 once. Without `images`, the names to encode.
             masks (like `images`, *optional*):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .benchmarking import read_finished
 from .data.benchmarks import BENCHMARKS
-from .evaluation import METRICS, TITLES, average_defined
+from .evaluation import METRICS, TITLES, average_defined, group_by_reason, summarize_reasons
 from .paper_results import PAPER, PAPER_RESULTS, PAPER_TRAINING, PAPER_TRAINING_DEFAULT
 
 
@@ -76,7 +76,8 @@ def read_tables(folders: Sequence[str | os.PathLike]) -> list[Table]:
     """
     groups: dict[str, dict[str, dict]] = {}
     for folder in map(str, folders):
-        groups.setdefault(_recipe_of(folder, _read_run(folder)), {})[folder] = _read_run(folder)
+        run = _read_run(folder)
+        groups.setdefault(_recipe_of(folder, run), {})[folder] = run
     return [_make_table(runs) for runs in (*_combine_trainings(groups.values()), *groups.values())]
 
 
@@ -262,11 +263,9 @@ def _data_notes(key: str, results: dict) -> list[str]:
         notes.append(f"{title}: not the benchmark's test set: {_shorten(meta['count_differences'])}.")
     if meta["mask_threshold"] != BENCHMARKS[key].mask_threshold:
         notes.append(f"{title}: mask values above {meta['mask_threshold']} are anomalous.")
-    by_reason: dict[str, list[str]] = {}
-    for metric in meta["reasons"]["mean"]:
-        found = [by_class[metric] for by_class in meta["reasons"]["classes"].values() if metric in by_class]
-        by_reason.setdefault(", ".join(dict.fromkeys(found)), []).append(TITLES[metric])
-    return notes + [f"{title}: {' and '.join(names)} undefined, {reason}." for reason, names in by_reason.items()]
+    for reason, metrics in group_by_reason(summarize_reasons(results)).items():
+        notes.append(f"{title}: {' and '.join(TITLES[metric] for metric in metrics)} undefined, {reason}.")
+    return notes
 
 
 def _shorten(texts: list[str]) -> str:

@@ -63,9 +63,14 @@ def test_a_full_moe_lora_config_is_accepted():
     ("fields", "message"),
     [
         ({"featur_layers": (1,)}, "Unknown key 'featur_layers'"),
+        ({"model_type": "clip"}, r"`model_type` \('clip'\) must be 'moeclip': build a fresh model .*from_clip"),
         ({"moe_lora": {"rank": 4}}, "Unknown key 'rank' in `moe_lora`"),
         ({"moe_lora": {"r": 257}}, r"`r` \(257\) must not exceed the 256 input features"),
         ({"moe_lora": {"r": 205, "num_experts": 5}}, r"`r` \(205\) must not exceed the 204 input features"),
+        ({"moe_lora": {"r": "8"}}, "`r` \\('8'\\) must be a whole number"),
+        ({"moe_lora": {"r": 2.5}}, r"`r` \(2.5\) must be a whole number"),
+        ({"moe_lora": {"adapter_weight": None}}, r"`adapter_weight` \(None\) must be a number"),
+        ({"moe_lora": {"layers_to_transform": [0, "1"]}}, "`layers_to_transform` .* must hold whole numbers"),
         ({"moe_lora": {"r": 0}}, r"`r` \(0\) must be at least 1"),
         ({"moe_lora": {"num_experts": 0}}, r"`num_experts` \(0\) must be at least 1"),
         (
@@ -79,6 +84,7 @@ def test_a_full_moe_lora_config_is_accepted():
             "`layers_to_transform` holds 24, but the vision tower's layers are 0",
         ),
         ({"moe_lora": {"layers_to_transform": [-1]}}, r"`layers_to_transform` \(\[-1\]\) must hold 0-based"),
+        ({"moe_lora": {"layers_to_transform": []}}, r"`layers_to_transform` \(\[\]\) must hold .* at least one"),
         ({"feature_layers": (5, 24)}, "`feature_layers` holds 24"),
         ({"feature_layers": ()}, "must name at least one"),
         ({"feature_layers": (5, 5)}, "ascending order, without repeats"),
@@ -87,6 +93,11 @@ def test_a_full_moe_lora_config_is_accepted():
         ({"patch_average_kernel_sizes": (3, 5)}, "the first one 1"),
         ({"patch_average_kernel_sizes": (1, 3, 3)}, "must not repeat"),
         ({"patch_projection_act": "lelu"}, "must be None or an activation"),
+        (
+            {"vision_config": {"hidden_act": "glue"}},
+            r"`hidden_act` \('glue'\) of `vision_config` must be an activation",
+        ),
+        ({"text_config": {"hidden_act": "glue"}}, r"`hidden_act` \('glue'\) of `text_config` must be an activation"),
         (
             {"vision_config": {"image_size": 500, "patch_size": 14}},
             r"`image_size` \(500\) must be a multiple .*: use 490 or 504",

@@ -186,6 +186,10 @@ def test_experts_follow_the_order_of_layers_to_transform():
         (lambda clip, checkpoint: clip.pop("ln_final.bias"), "gives no 'text_model.final_layer_norm.bias'"),
         (lambda clip, checkpoint: checkpoint["image_adapter"].pop("seg_proj.3.fc.weight"), "3 patch projections"),
         (
+            lambda clip, checkpoint: checkpoint["image_adapter"].pop("moe_adapters.0.experts.0.lora_A.weight"),
+            "lacks the tensor 'moe_adapters.0.experts.0.lora_A.weight'",
+        ),
+        (
             lambda clip, checkpoint: checkpoint["image_adapter"].update({"seg_proj.0.fc.weight": torch.ones(24, 63)}),
             "'patch_projections.0.weight' has shape",
         ),

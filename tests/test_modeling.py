@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 
 import pytest
 import torch
@@ -186,6 +187,12 @@ class TestText:
         with pytest.raises(ValueError, match="`object_ids` is needed to match 3 images with 2 objects"):
             tiny_model(**inputs)
 
+    @pytest.mark.parametrize("object_ids", [[0, 1, 2], [0, -1, 1]])
+    def test_unknown_objects_are_refused(self, tiny_model, object_ids):
+        inputs = make_inputs(tiny_model, num_objects=2) | {"object_ids": torch.tensor(object_ids)}
+        with pytest.raises(ValueError, match=r"`object_ids` \(\[0, .*\]\) must be rows of the 2 objects .*, 0 to 1"):
+            tiny_model(**inputs)
+
 
 class TestLosses:
     def test_every_term_is_alive_in_both_modes(self, tiny_model):
@@ -252,9 +259,11 @@ class TestLosses:
         with pytest.raises(ValueError, match=r"`mask_labels` has shape \(3, 55, 56\)"):
             tiny_model(**inputs)
 
-    def test_wrong_image_size_is_refused(self, tiny_model):
-        with pytest.raises(ValueError, match=r"`pixel_values` has shape \(1, 3, 70, 70\)"):
-            tiny_model(torch.zeros(1, 3, 70, 70), text_embeds=torch.ones(1, 2, 24))
+    @pytest.mark.parametrize("shape", [(1, 3, 70, 70), (1, 1, 56, 56), (3, 56, 56)])
+    def test_wrong_image_size_is_refused(self, tiny_model, shape):
+        message = f"`pixel_values` has shape {shape}, but the model reads (batch_size, 3, 56, 56)"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            tiny_model(torch.zeros(shape), text_embeds=torch.ones(1, 2, 24))
 
 
 class TestTraining:
@@ -516,6 +525,23 @@ class TestSaving:
             atol=1e-3,
             rtol=1e-4,
         )
+
+    @pytest.mark.parametrize("adapters_only", [True, False])
+    @pytest.mark.parametrize("sizes", [("4KB", "1GB"), ("1GB", "4KB"), ("4KB", "8KB")])
+    def test_a_save_in_other_shards_takes_the_place_of_the_first(
+        self, tiny_clip_folder, tmp_path, sizes, adapters_only
+    ):
+        model = MoECLIPForAnomalyDetection.from_clip(tiny_clip_folder, image_size=56, moe_lora={"r": 4})
+        model.save_pretrained(tmp_path / "model", variant="first")
+        for max_shard_size in sizes:
+            randomize_adapters(model)
+            model.save_pretrained(tmp_path / "model", adapters_only=adapters_only, max_shard_size=max_shard_size)
+        again = MoECLIPForAnomalyDetection.from_pretrained(tmp_path / "model")
+        assert_same_outputs(again, model, make_inputs(model))
+        assert (tmp_path / "model" / "model.first.safetensors").is_file()
+        written = sorted(path.name for path in (tmp_path / "model").glob("model*") if ".first" not in path.name)
+        model.save_pretrained(tmp_path / "alone", adapters_only=adapters_only, max_shard_size=sizes[-1])
+        assert written == sorted(path.name for path in (tmp_path / "alone").glob("model*"))
 
     def test_an_interrupted_save_leaves_the_old_model(self, tiny_model, tmp_path, monkeypatch):
         tiny_model.save_pretrained(tmp_path)

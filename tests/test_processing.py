@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -84,6 +85,22 @@ def test_masks(processor):
     labels = processor(images=images, object_names="nut", masks=masks)["mask_labels"]
     assert labels.shape == (3, 56, 56)
     assert [row.unique().tolist() for row in labels] == [[1], [-100], [0]]
+
+
+def test_columns_of_a_data_set(processor):
+    """What `datasets` returns for a column is a sequence, but no list."""
+    pixels = [np.full((9, 7), value, dtype=np.uint8) for value in (10, 200)]
+    columns = {
+        "image": [Image.fromarray(grey) for grey in pixels],
+        "mask": [None, Image.fromarray(pixels[1])],
+        "object_name": ["tile", "screw"],
+    }
+    features = {"image": datasets.Image(), "mask": datasets.Image(), "object_name": datasets.Value("string")}
+    dataset = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    found = processor(images=dataset["image"], masks=dataset["mask"], object_names=dataset["object_name"])
+    expected = processor(images=columns["image"], masks=columns["mask"], object_names=columns["object_name"])
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_numpy_and_image_arguments(processor):

@@ -23,7 +23,7 @@ def write_run(folder, means, seed=None, model="a", trained_on="visa", recipe=Non
         mean = {metric: None if value is None else value / 100 for metric, value in zip(METRICS, values, strict=True)}
         undefined = dict.fromkeys((metric for metric in METRICS if mean[metric] is None), "no masks")
         about = {
-            "model": "some/model", "model_sha256": {"model.safetensors": model * 64}, "training": training,
+            "benchmark": key, "model": "some/model", "model_sha256": {"model.safetensors": model * 64}, "training": training,
             "mask_threshold": 0, "trained_objects": [], "count_differences": [], "left_out": [],
             "reasons": {"mean": dict.fromkeys(undefined, "undefined for every class"), "classes": {key: undefined}},
         }  # fmt: skip
@@ -74,7 +74,7 @@ def test_seeds_are_a_mean_and_a_deviation(tmp_path):
     of_means = [(value + 80 + value / 10) / 2 for value in (90, 92, 98)]
     assert cells(text, "mean")[0] == f"{statistics.fmean(of_means):.1f} ± {statistics.stdev(of_means):.1f}"
     assert "over 3 seeds" in text
-    assert "is of training" not in text
+    assert "are of training on" not in text
 
 
 def test_the_papers_two_trainings_make_its_table(tmp_path):
@@ -173,6 +173,9 @@ def test_folders_that_hold_no_results_are_named(tmp_path):
         read_tables([tmp_path / "nowhere"])
     with pytest.raises(ValueError, match="holds no <benchmark>.json"):
         read_tables([tmp_path])
+    write_run(tmp_path / "evaluated", {"btad": (94.1, 97, 96.8, 50.9)}, benchmark=None)
+    with pytest.raises(ValueError, match="btad.json holds no results of `moeclip benchmark`: move it away"):
+        read_tables([tmp_path / "evaluated"])
     write_run(tmp_path, {"btad": (94.1, 97, 96.8, 50.9)})
     write_run(tmp_path, {"rsdd": (94.1, 97, 96.8, 50.9)}, model="b")
     with pytest.raises(ValueError, match="results of 2 models"):

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from ..training.options import SMOOTHINGS, add_data_options, add_recipe_options, add_run_options
+from ..data.options import add_data_options, add_domain_option
+from ..training.options import add_recipe_options, add_run_options
 
 
 DESCRIPTION = """\
@@ -45,15 +46,11 @@ def add_parser(subparsers) -> None:
     add_recipe_options(parser.add_argument_group("what all runs share, in place of what their base says"))
 
     data = parser.add_argument_group("data and output")
-    add_data_options(data)
+    add_data_options(data, "training data", required=False)
     data.add_argument("--test-data", required=True, metavar="DATA", help="what the trained models are evaluated on")
     data.add_argument("--test-root", metavar="FOLDER", help="like --root, of the test data")
     data.add_argument("--test-split", help="like --split, of the test data")
-    data.add_argument(
-        "--domain",
-        choices=SMOOTHINGS,
-        help="domain of the test data (default: the benchmark's; industrial for own data)",
-    )
+    add_domain_option(data)
     data.add_argument("--output", required=True, metavar="FOLDER", help="folder for the table and the runs")
 
     add_run_options(parser.add_argument_group("run"))

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-from .model_options import add_model_options, check_counts, find_device
+from .model_options import add_model_options, check_numbers, find_device, load_model
 
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ def add_parser(subparsers) -> None:
         epilog=f"Benchmarks: {', '.join(BENCHMARKS)}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, metavar="ID_OR_FOLDER", help="model folder or Hub id")
     parser.add_argument(
         "--data-root", required=True, metavar="FOLDER", help="folder that holds each benchmark in a folder of its name"
     )
@@ -78,13 +77,10 @@ def run(args: argparse.Namespace) -> None:
     """
     import torch
 
-    from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
     from moeclip_hf.benchmarking import SUMMARY_NAME, find_benchmarks, run_benchmarks
     from moeclip_hf.evaluation import format_results
 
-    check_counts(args)
-    if args.mask_threshold is not None and args.mask_threshold < 0:
-        raise ValueError(f"--mask-threshold is {args.mask_threshold}, but must be 0 or more.")
+    check_numbers(args)
     if os.path.isfile(args.output):
         raise ValueError(f"--output {args.output} is a file: name a folder.")
     find_benchmarks(args.data_root, args.benchmarks)  # before the model is loaded
@@ -102,8 +98,7 @@ def run(args: argparse.Namespace) -> None:
         else:
             logger.info("%s: kept from %s.", meta["benchmark"], os.path.join(args.output, f"{meta['benchmark']}.json"))
 
-    processor = MoECLIPProcessor.from_pretrained(args.model)
-    model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(device)
+    model, processor = load_model(args, device)
     summary = run_benchmarks(
         model,
         processor,

@@ -116,15 +116,18 @@ def read_tensors(path: str) -> dict:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds anything but tensors in dictionaries.
+        ValueError: If the file is damaged or holds anything but tensors in dictionaries.
     """
     import torch
     from safetensors.torch import load_file
 
+    from moeclip_hf.backbone_moeclip import weights_errors
+
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file.")
     if path.endswith(".safetensors"):
-        return load_file(path)
+        with weights_errors(path):
+            return load_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

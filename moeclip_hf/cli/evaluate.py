@@ -6,16 +6,8 @@ import sys
 from pathlib import Path
 
 from ..data.benchmarks import find_domain
-from ..data.options import (
-    DATA_HELP,
-    ROOT_HELP,
-    SPLIT_HELP,
-    add_column_options,
-    add_mask_option,
-    add_object_option,
-    read_columns,
-)
-from .model_options import add_model_options, check_counts, find_device
+from ..data.options import add_data_options, add_domain_option, read_columns
+from .model_options import add_model_options, check_numbers, find_device, load_model
 
 
 logger = logging.getLogger(__name__)
@@ -37,19 +29,9 @@ def add_parser(subparsers) -> None:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, metavar="ID_OR_FOLDER", help="model folder or Hub id")
-    parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
+    add_data_options(parser, "test data", required=True)
+    add_domain_option(parser)
     parser.add_argument("--output", required=True, metavar="FILE", help="results file to write, e.g. results.json")
-    parser.add_argument("--root", metavar="FOLDER", help=ROOT_HELP)
-    parser.add_argument("--split", help=SPLIT_HELP)
-    add_column_options(parser)
-    add_object_option(parser)
-    parser.add_argument(
-        "--domain",
-        choices=["industrial", "medical"],
-        help="smoothing of the maps and fusion of the image scores (default: the benchmark's; industrial for own data)",
-    )
-    add_mask_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -64,23 +46,19 @@ def run(args: argparse.Namespace) -> None:
         ValueError: If an argument, the model or the data is not what it should be.
         OSError: If a file or folder does not exist or cannot be written.
     """
-    import torch
-
-    from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
     from moeclip_hf.data import load_anomaly_dataset
     from moeclip_hf.evaluation import evaluate_model, format_results, write_results
     from moeclip_hf.model_identity import describe_model
     from moeclip_hf.provenance import get_commit
 
-    check_counts(args)
+    check_numbers(args)
     if Path(args.output).is_dir():
         raise ValueError(f"--output {args.output} is a folder: name a file in it, e.g. {args.output}/results.json.")
     device = find_device(args.device)
     dataset = load_anomaly_dataset(
         args.data, root=args.root, split=args.split, columns=read_columns(args), object_name=args.object_name
     )
-    model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(device)
-    processor = MoECLIPProcessor.from_pretrained(args.model)
+    model, processor = load_model(args, device)
     results = evaluate_model(
         model,
         processor,

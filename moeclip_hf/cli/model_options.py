@@ -1,14 +1,16 @@
-"""Options of the commands that run a model on images."""
+"""Options of the commands that measure a model on images, and what they stand for."""
 
 import argparse
+import os
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say how a model is run.
+    """Adds the options that name a model and say how it is run.
 
     Args:
         parser (`argparse.ArgumentParser`): A command's parser.
     """
+    parser.add_argument("--model", required=True, metavar="ID_OR_FOLDER", help="model folder or Hub id")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per forward pass (default: 8)")
     parser.add_argument(
         "--num-workers", type=int, default=0, metavar="N", help="processes that decode images (default: 0)"
@@ -22,11 +24,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_counts(args: argparse.Namespace) -> None:
-    """Checks the numbers among the options.
+def check_numbers(args: argparse.Namespace) -> None:
+    """Checks the numbers among the options, before anything is loaded.
 
     Args:
-        args (`argparse.Namespace`): The parsed arguments.
+        args (`argparse.Namespace`): The parsed arguments, with `--mask-threshold`.
 
     Raises:
         ValueError: If one is out of range.
@@ -35,6 +37,8 @@ def check_counts(args: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size is {args.batch_size}, but must be 1 or more.")
     if args.num_workers < 0:
         raise ValueError(f"--num-workers is {args.num_workers}, but must be 0 or more.")
+    if args.mask_threshold is not None and args.mask_threshold < 0:
+        raise ValueError(f"--mask-threshold is {args.mask_threshold}, but must be 0 or more.")
 
 
 def find_device(name: str | None):
@@ -60,3 +64,32 @@ def find_device(name: str | None):
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
     return device
+
+
+def load_model(args: argparse.Namespace, device) -> tuple:
+    """Loads the model that is asked for, and its processor.
+
+    Args:
+        args (`argparse.Namespace`): The parsed arguments.
+        device (`torch.device`): Where the model shall be.
+
+    Returns:
+        `tuple`: the model in the asked precision, and its processor.
+
+    Raises:
+        OSError: If there is no such model.
+        ValueError: If it has no processor, or its files do not fit together.
+    """
+    import torch
+    from transformers.utils import PROCESSOR_NAME
+
+    from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
+
+    if os.path.isdir(args.model) and not os.path.isfile(os.path.join(args.model, PROCESSOR_NAME)):
+        raise ValueError(
+            f"--model {args.model} has no {PROCESSOR_NAME}: name a folder that `moeclip train` wrote, or one of `moeclip "
+            "convert --tokenizer`."
+        )
+    processor = MoECLIPProcessor.from_pretrained(args.model)
+    model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
+    return model.to(device), processor

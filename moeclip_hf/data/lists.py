@@ -83,7 +83,7 @@ def _parse_line(line: str, where: str) -> dict:
 
 def _read_csv(list_file: Path) -> Iterator[tuple[int, dict]]:
     with list_file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, restkey="", strict=True)
+        reader = csv.DictReader(stream, strict=True)
         try:
             _check_header(reader.fieldnames or [], list_file)
             for row in reader:
@@ -102,7 +102,7 @@ def _check_header(names: list[str], list_file: Path) -> None:
 
 
 def _parse_row(row: dict, where: str) -> dict:
-    if "" in row or None in row.values():
+    if None in row or None in row.values():
         raise ValueError(f"{where}: not as many values as columns: put a text with a comma in it in quotes.")
     return row | {"label": LABELS.get(row["label"].strip(), row["label"])}
 

@@ -12,6 +12,7 @@ DATA_HELP = (
 )
 ROOT_HELP = "folder of a benchmark, or that a list's paths are relative to (default: the list's own)"
 SPLIT_HELP = "MVTec layout: test (default) or train; data set of the package `datasets`: one of its splits"
+DOMAINS = ("industrial", "medical")
 
 # For each column of our data sets the option that says what a data set of the package `datasets` calls it.
 _OPTION_OF_COLUMN = {
@@ -50,27 +51,38 @@ def read_columns(options: argparse.Namespace) -> dict[str, str] | None:
     return {column: name for column, name in given.items() if name is not None} or None
 
 
-def add_object_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Adds the option for the object's name in the prompts.
+def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup, what: str, *, required: bool) -> None:
+    """Adds the options that name a data set and say how it is read.
 
     Args:
-        parser (`argparse.ArgumentParser` or one of its groups): Where to add it.
+        parser (`argparse.ArgumentParser` or one of its groups): Where to add them.
+        what (`str`): What the data are for, the beginning of the help of `--data`.
+        required (`bool`): Whether `--data` must be given.
     """
+    parser.add_argument("--data", required=required, metavar="DATA", help=f"{what}: {DATA_HELP}")
+    parser.add_argument("--root", metavar="FOLDER", help=ROOT_HELP)
+    parser.add_argument("--split", help=SPLIT_HELP)
+    add_column_options(parser)
     parser.add_argument(
         "--object-name", metavar="WORDS", help="the object in the prompts, for every image (default: its class's name)"
     )
-
-
-def add_mask_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Adds the option for the mask rule.
-
-    Args:
-        parser (`argparse.ArgumentParser` or one of its groups): Where to add it.
-    """
     parser.add_argument(
         "--mask-threshold",
         type=int,
         default=0,
         metavar="VALUE",
         help="a pixel is anomalous if its mask is greater: 0 as the paper (default), 127 for masks saved as JPEG",
+    )
+
+
+def add_domain_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds the option for the domain of the data that a model is measured on.
+
+    Args:
+        parser (`argparse.ArgumentParser` or one of its groups): Where to add it.
+    """
+    parser.add_argument(
+        "--domain",
+        choices=DOMAINS,
+        help="smoothing of the maps and fusion of the image scores (default: the benchmark's; industrial for own data)",
     )

@@ -77,6 +77,7 @@ def find_own_pictures(data: Path, root: Path | None = None, split: str | None = 
     if root is not None:
         raise ValueError(f"`root` belongs to lists, but {str(data)!r} is a folder of pictures: leave it out.")
     if layout is None:
+        _refuse_other_split(data, split or "test")
         _refuse_split(split)
         layout, object_names = _find_plain_layout(data, split)
     elif lists:
@@ -87,6 +88,16 @@ def find_own_pictures(data: Path, root: Path | None = None, split: str | None = 
 def _read_own_list(list_file: Path, root: Path | None, split: str | None, strict: bool) -> Scan:
     _refuse_split(split)
     return read_list(list_file, list_file.parent if root is None else root, strict=strict)
+
+
+def _refuse_other_split(data: Path, split: str) -> None:
+    """A folder in MVTec layout that lacks the split must not be read as plain folders of a class called like another."""
+    (other,) = set(SPLITS) - {split}
+    if _find_mvtec_layout(data, other)[0] is not None:
+        raise ValueError(
+            f"`data` {str(data)!r} has a folder {other!r} but none {split!r} (MVTec layout): add it, or give `split`"
+            f" {other!r}."
+        )
 
 
 def _refuse_split(split: str | None) -> None:
@@ -245,7 +256,9 @@ def _nothing_found(benchmark: Benchmark, root: Path, lists: list[Path]) -> str:
     """Says what was looked for and where, and where it may be."""
     wanted = [pattern for pattern in (benchmark.layout.normal, benchmark.layout.anomalous) if pattern]
     example = next(iter(benchmark.object_names))
-    patterns = " or ".join(pattern.replace("{class}", example) for pattern in wanted)
+    examples = {"{class}": example, "{normal}": "good", "{defect}": "<defect>"}
+    parts = [[examples.get(part, part) for part in pattern.split("/")] for pattern in wanted]
+    patterns = " or ".join(map("/".join, parts))
     message = f"`root` {str(root)!r} has no pictures of {benchmark.title}: looked for {patterns} in it"
     for folder in list_folders(root):
         if scan_folder(folder, benchmark.layout, benchmark.object_names).records:

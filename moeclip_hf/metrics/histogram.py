@@ -64,13 +64,7 @@ class ScoreHistogram:
 
         Args:
             other (`ScoreHistogram`): a histogram with the same number of extra weights and the same capacity.
-
-        Raises:
-            ValueError: if the two differ in one of these.
         """
-        mine, theirs = ((histogram.num_extra, histogram.capacity) for histogram in (self, other))
-        if mine != theirs:
-            raise ValueError(f"cannot merge histograms of (number of extra weights, capacity) {mine} and {theirs}.")
         other._insert_new_bins()
         self._new_bins.append(other._bins)
         self._insert_new_bins()

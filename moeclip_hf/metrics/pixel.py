@@ -64,7 +64,13 @@ class PixelMetrics:
 
         Args:
             other (`PixelMetrics`): metrics made with the same arguments.
+
+        Raises:
+            ValueError: if the arguments differ.
         """
+        mine, theirs = ((metrics._with_aupro, metrics._normal.capacity) for metrics in (self, other))
+        if mine != theirs:
+            raise ValueError(f"cannot merge metrics of (`aupro`, `capacity`) {mine} and {theirs}: they must be equal.")
         self._normal.merge(other._normal)
         self._anomalous.merge(other._anomalous)
 

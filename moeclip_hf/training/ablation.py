@@ -13,7 +13,7 @@ from pathlib import Path
 
 import datasets
 from torch.utils.data import Dataset
-from transformers import CLIPConfig
+from transformers import CLIPConfig, TrainerCallback
 
 from ..backbone_moeclip import config_on_clip
 from ..evaluation import evaluate_model, write_results
@@ -139,7 +139,9 @@ def _train_and_evaluate(recipe: Recipe, setting: AblationSetting, folder: Path) 
         disable_tqdm=not setting.progress,
     )
     samples = setting.load_training_samples(recipe, processor)
-    trainer = MoECLIPTrainer(model, args, train_dataset=samples, processing_class=processor)
+    trainer = MoECLIPTrainer(
+        model, args, train_dataset=samples, processing_class=processor, callbacks=[_LogShortRun()]
+    )
     trainer.train(resume_from_checkpoint=find_last_checkpoint(args.output_dir))
     results = evaluate_model(
         model,
@@ -165,6 +167,14 @@ def _train_and_evaluate(recipe: Recipe, setting: AblationSetting, folder: Path) 
     shutil.rmtree(folder / "training")
 
 
+class _LogShortRun(TrainerCallback):
+    """Logs the last step of a run that `logging_steps` never logs, since the similarity is read off the log."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps and not state.log_history:
+            control.should_log = True
+
+
 def _get_expert_similarity(log_history: list[dict]) -> float | None:
     """The mean over the MoE layers of the last logged similarity; None without experts or with a single one."""
     for line in reversed(log_history):
@@ -183,6 +193,8 @@ def _check_variants(variants: Mapping[str, Recipe], seeds: Sequence[int]) -> Non
         raise ValueError(f"`seeds` {list(seeds)} must be different whole numbers, 0 or more, at least one.")
     folders: dict[str, str] = {}
     for title, recipe in variants.items():
+        if not re.search(r"\w", title):
+            raise ValueError(f"`variants` has the title {title!r}, which names no folder: give one with a letter.")
         other = folders.setdefault(_folder_name(title), title)
         if other != title:
             raise ValueError(f"The variants {other!r} and {title!r} would share a folder: give one another title.")

@@ -7,12 +7,13 @@ import os
 import statistics
 from collections.abc import Mapping
 
-from ..evaluation import METRICS, TITLES
+from ..evaluation import TITLES, group_by_reason, summarize_reasons
 from ..whole_file import write_text
 
 
 SIMILARITY = "expert_similarity"
-COLUMNS = (*METRICS, SIMILARITY)
+COLUMN_TITLES = {**TITLES, SIMILARITY: "similarity"}
+COLUMNS = tuple(COLUMN_TITLES)
 
 
 def summarize_ablation(found: Mapping[str, Mapping[int, dict]]) -> dict:
@@ -24,7 +25,8 @@ def summarize_ablation(found: Mapping[str, Mapping[int, dict]]) -> dict:
 
     Returns:
         `dict`: `variants` holds for each title `mean` and `std` (of the sample, NaN for a single seed) of every
-        metric, NaN where it is undefined, the values of each seed under `seeds`, and the `recipe` without its seed.
+        metric, NaN where it is undefined, under `reasons` why it is, the values of each seed under `seeds`, and the
+        `recipe` without its seed.
     """
     return {"variants": {title: _summarize(by_seed) for title, by_seed in found.items()}}
 
@@ -36,15 +38,16 @@ def format_ablation(results: dict) -> str:
         results (`dict`): As `summarize_ablation` returns them.
 
     Returns:
-        `str`: Lines of plain text, mean and deviation; "-" stands for what is undefined.
+        `str`: Lines of plain text, mean and deviation; "-" stands for what is undefined, with the reason under the
+        table.
     """
     num_seeds = max(len(summary["seeds"]) for summary in results["variants"].values())
-    head = [f"mean over {num_seeds} seed{'s' * (num_seeds > 1)}", *TITLES.values(), "similarity"]
+    head = [f"mean over {num_seeds} seed{'s' * (num_seeds > 1)}", *COLUMN_TITLES.values()]
     rows = [[title, *_cells(summary)] for title, summary in results["variants"].items()]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [_line(cells, widths) for cells in (head, *rows)]
     lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_notes(results)])
 
 
 def write_csv(results: dict, path: str | os.PathLike) -> None:
@@ -69,12 +72,16 @@ def write_csv(results: dict, path: str | os.PathLike) -> None:
 def _summarize(by_seed: Mapping[int, dict]) -> dict:
     seeds = {str(seed): _values(results) for seed, results in by_seed.items()}
     columns = {column: [values[column] for values in seeds.values()] for column in COLUMNS}
-    recipe = next(iter(by_seed.values()))["meta"]["recipe"]
+    first = next(iter(by_seed.values()))
+    reasons = summarize_reasons(first)
+    if first["meta"][SIMILARITY] is None:
+        reasons[SIMILARITY] = "fewer than two experts"
     return {
         "mean": {column: statistics.fmean(values) for column, values in columns.items()},
         "std": {column: _deviation(values) for column, values in columns.items()},
+        "reasons": reasons,
         "seeds": seeds,
-        "recipe": {key: value for key, value in recipe.items() if key != "seed"},
+        "recipe": {key: value for key, value in first["meta"]["recipe"].items() if key != "seed"},
     }
 
 
@@ -99,6 +106,15 @@ def _cells(summary: dict) -> list[str]:
         else:
             cells.append(f"{scale * mean:.{digits}f} ± {scale * std:.{digits}f}")
     return cells
+
+
+def _notes(results: dict) -> list[str]:
+    """One line for each variant and reason of undefined values."""
+    return [
+        f"-  {title}: {' and '.join(COLUMN_TITLES[column] for column in columns)} undefined, {reason}"
+        for title, summary in results["variants"].items()
+        for reason, columns in group_by_reason(summary["reasons"]).items()
+    ]
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

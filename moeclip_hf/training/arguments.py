@@ -125,10 +125,10 @@ class MoECLIPTrainingArguments(TrainingArguments):
         Raises:
             ValueError: If a value is out of its range.
         """
-        for name in ("learning_rate", "lr_gamma"):
+        for name in ("learning_rate", "lr_gamma", "logging_steps", "save_steps"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"`{name}` ({getattr(self, name)}) must be a finite number above 0.")
-        for name in ("max_grad_norm", "router_aux_loss_coef", "etf_loss_coef"):
+        for name in ("max_grad_norm", "router_aux_loss_coef", "etf_loss_coef", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"`{name}` ({value}) must be a finite number, 0 or more.")
@@ -137,7 +137,11 @@ class MoECLIPTrainingArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` ({getattr(self, name)}) must be at least 1.")
-        if self.max_steps <= 0 and not self.num_train_epochs > 0:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"`seed` ({self.seed}) must be at least 0 and below 2**32.")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(f"`max_steps` ({self.max_steps}) must be at least 1, or -1 for `num_train_epochs`.")
+        if self.max_steps == -1 and not self.num_train_epochs > 0:
             raise ValueError(f"`num_train_epochs` ({self.num_train_epochs}) must be above 0.")
         if list(self.lr_milestones) != sorted(self.lr_milestones) or any(step < 1 for step in self.lr_milestones):
             raise ValueError(f"`lr_milestones` ({self.lr_milestones}) must be ascending steps, 1 or more.")

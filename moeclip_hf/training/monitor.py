@@ -79,9 +79,10 @@ class ExpertMonitor(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
         """Measures the step, before the schedule changes the rate."""
-        if getattr(optimizer, "step_was_skipped", False):
-            return
         rate = optimizer.param_groups[0]["lr"]
+        # the first step of a warm-up has no rate
+        if getattr(optimizer, "step_was_skipped", False) or rate == 0:
+            return
         for layer, experts in self._experts.items():
             moved = (experts.lora_B.detach() - self._before[layer]).abs().mean() / rate
             self._moved[layer] = self._moved[layer] + moved if layer in self._moved else moved

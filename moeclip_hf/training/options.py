@@ -5,13 +5,12 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import argparse
 
-from ..data.options import DATA_HELP, ROOT_HELP, SPLIT_HELP, add_column_options, add_mask_option, add_object_option
+from ..data.options import DOMAINS, add_data_options
 
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "loss")
 PRECISIONS = ("fp32", "bf16", "fp16")
 PRESET_NAMES = ("paper", "released")
-SMOOTHINGS = ("industrial", "medical")
 
 
 # What an option is called in a recipe. None of them has a default here, so that it is known which of them were given.
@@ -45,7 +44,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--seed", type=int, help="seed of everything random (default: 111)")
 
     data = parser.add_argument_group("data and output")
-    add_data_options(data)
+    add_data_options(data, "training data", required=False)
     data.add_argument("--output", required=True, metavar="FOLDER", help="folder for the model and its checkpoints")
     data.add_argument(
         "--validation-data", metavar="DATA", help="other data; the checkpoint that is best on it becomes the model"
@@ -57,7 +56,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument(
         "--smoothing",
-        choices=SMOOTHINGS,
+        choices=DOMAINS,
         help="domain of the validation's protocol (default: the benchmark's; industrial for own data)",
     )
     data.add_argument(
@@ -124,20 +123,6 @@ def add_recipe_options(group: argparse._ArgumentGroup) -> None:
         metavar="KEY=VALUE",
         help="any other value of a recipe, e.g. etf_loss_coef=0 moe_lora.num_experts=8",
     )
-
-
-def add_data_options(group: argparse._ArgumentGroup) -> None:
-    """Adds the options that name the training data.
-
-    Args:
-        group (`argparse._ArgumentGroup`): Where to add them.
-    """
-    group.add_argument("--data", metavar="DATA", help=f"training data: {DATA_HELP}")
-    group.add_argument("--root", metavar="FOLDER", help=ROOT_HELP)
-    group.add_argument("--split", help=SPLIT_HELP)
-    add_column_options(group)
-    add_object_option(group)
-    add_mask_option(group)
 
 
 def add_run_options(group: argparse._ArgumentGroup) -> None:

@@ -269,7 +269,7 @@ def load_other_images(options: argparse.Namespace, kind: str) -> datasets.Datase
     """
     data, root, split = (getattr(options, f"{kind}_{name}") for name in ("data", "root", "split"))
     is_same_source = os.path.realpath(data) == os.path.realpath(options.data)
-    if is_same_source and split == options.split:
+    if is_same_source and (split or "test") == (options.split or "test"):  # the default of a folder in MVTec layout
         raise ValueError(f"`--{kind}-data` ({data}) must not be the training data: give other images.")
     return load_anomaly_dataset(
         data,
@@ -305,10 +305,10 @@ def load_validation_data(options: argparse.Namespace, processor: MoECLIPProcesso
             f"`--metric {options.metric}` needs an object with normal and anomalous images in "
             f"{options.validation_data}: choose loss."
         )
-    has_masks = any(row["mask"] is not None for row in dataset.cast_column("mask", datasets.Image(decode=False)))
-    if options.metric.startswith("pixel") and not has_masks:
+    samples = AnomalyDetectionDataset(dataset, processor.image_processor, mask_threshold=options.mask_threshold)
+    if options.metric.startswith("pixel") and samples.num_unknown_masks == len(samples):
         raise ValueError(f"`--metric {options.metric}` needs masks in {options.validation_data}: choose image_auroc.")
-    return AnomalyDetectionDataset(dataset, processor.image_processor, mask_threshold=options.mask_threshold)
+    return samples
 
 
 def warn_of_earlier_run(options: argparse.Namespace) -> None:

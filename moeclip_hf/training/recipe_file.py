@@ -225,10 +225,10 @@ def parse_changes(pairs: Sequence[str], option: str) -> dict:
         value = _parse_value(text)
         group, dot, inner = key.partition(".")
         if dot:
-            inner_values = changes.get(group)
-            value, key = {**(inner_values or {}), inner: value}, group
+            earlier = changes.get(group)
+            value, key = {**(earlier if isinstance(earlier, dict) else {}), inner: value}, group
+        check_recipe_values({key: value}, f"`{option}`")
         changes[key] = value
-    check_recipe_values(changes, f"`{option}`")
     return changes
 
 

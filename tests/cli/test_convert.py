@@ -62,7 +62,7 @@ class Rigged:
     [
         (lambda files: (files / "moe.pth").unlink(), "no such file"),
         (lambda files: (files / "moe.pth").write_text("{}"), "no plain file of tensors"),
-        (lambda files: (files / "clip.safetensors").write_bytes(b"\x00" * 20), ""),
+        (lambda files: (files / "clip.safetensors").write_bytes(b"\x00" * 20), "clip.safetensors: a file is damaged"),
         (lambda files: torch.save(Rigged(), files / "moe.pth"), "no plain file of tensors"),
         (lambda files: torch.save([1], files / "moe.pth"), "expected a dictionary"),
         (lambda files: torch.save({"epoch": 3}, files / "moe.pth"), "has no 'text_adapter'"),

@@ -316,6 +316,8 @@ def test_wrong_recipe(run, tmp_path, capsys):
         (["--image-size", "50"], "`image_size` (50) must be a multiple of the patch size (14): use 42 or 56."),
         (["--learning-rate", "-1"], "`learning_rate` (-1.0) must be a finite number above 0."),
         (["--precision", "fp16"], "`--precision fp16` needs a GPU: choose fp32 or bf16."),
+        (["--max-steps", "0"], "`max_steps` (0) must be at least 1"),
+        (["--set", "hidden_act=glue"], "`hidden_act` ('glue') of `vision_config` must be an activation"),
         (["--resume-from-checkpoint"], "`resume_from_checkpoint`: no complete checkpoint in"),
         (
             ["--resume-from-checkpoint", "nowhere"],
@@ -372,8 +374,9 @@ def test_image_that_does_not_decode(run, tmp_path, capsys):
 
 
 def test_validation_on_the_training_data(run, data, capsys):
-    assert run("--validation-data", data + "/") == 1
-    assert "must not be the training data" in one_line_error(capsys)
+    for split in ([], ["--validation-split", "test"], ["--split", "test"]):
+        assert run("--validation-data", data + "/", *split) == 1
+        assert "must not be the training data" in one_line_error(capsys)
 
 
 @pytest.mark.parametrize(("metric", "advice"), [("pixel_ap", "choose image_auroc"), ("pixel_auroc", "image_auroc")])

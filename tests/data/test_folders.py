@@ -144,8 +144,17 @@ def test_folders_without_pictures_are_errors(tmp_path):
     (tmp_path / "hollow" / "nut" / "test" / "good").mkdir(parents=True)
     with pytest.raises(ValueError, match=re.escape("hollow") + ".*has no pictures"):
         load_anomaly_dataset(tmp_path / "hollow")
-    with pytest.raises(ValueError, match="`split` 'train' belongs to folders in MVTec layout"):
+    with pytest.raises(ValueError, match="hollow' has a folder 'test' but none 'train' .* give `split` 'test'"):
         load_anomaly_dataset(tmp_path / "hollow", split="train")
+
+
+@pytest.mark.parametrize("data", ["parts", "parts/nut"])
+def test_train_folder_alone_is_no_class_called_train(tmp_path, data):
+    """What is left of a class where `test` was not extracted."""
+    write_picture(tmp_path / "parts" / "nut" / "train" / "good" / "000.png")
+    with pytest.raises(ValueError, match="has a folder 'train' but none 'test' .*: add it, or give `split` 'train'"):
+        load_anomaly_dataset(tmp_path / data)
+    assert set(load_anomaly_dataset(tmp_path / data, split="train")["class_name"]) == {"nut"}
 
 
 def test_missing_folder_is_an_error(tmp_path):

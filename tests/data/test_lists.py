@@ -186,6 +186,12 @@ def test_csv_without_classes_and_with_labels_as_tables_write_them(pictures):
     ]
 
 
+def test_csv_with_the_row_numbers_of_a_table(pictures):
+    """As pandas writes it: a first column without a name."""
+    (pictures / "l.csv").write_text(",image_path,label\n0,a/0.png,0\n1,a/1.png,1\n")
+    assert list(load_anomaly_dataset(pictures / "l.csv")["label"]) == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -231,8 +231,13 @@ def test_bad_input_is_named():
         metrics.update(maps, np.zeros((1, 2, 3)))
     with pytest.raises(ValueError, match="must be bool or 0 and 1, but contains -100"):
         metrics.update(maps, np.full((1, 2, 2), -100))
-    with pytest.raises(ValueError, match="cannot merge"):
+    other = PixelMetrics(aupro=False)
+    other.update(maps, masks)
+    with pytest.raises(ValueError, match=r"of \(`aupro`, `capacity`\) \(True, 524288\) and \(False, 524288\)"):
+        metrics.merge(other)
+    with pytest.raises(ValueError, match=r"and \(True, 7\): they must be equal"):
         metrics.merge(PixelMetrics(capacity=7))
+    assert not metrics._normal.compute().weights.any()  # nothing was taken over
     assert all(np.isnan(value) for value in metrics.compute().values())
 
 

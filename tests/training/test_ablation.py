@@ -1,6 +1,7 @@
 """Ablations: what is computed, kept, continued and refused."""
 
 import csv
+import dataclasses
 import json
 import math
 import statistics
@@ -119,6 +120,15 @@ def test_similarity_is_the_last_logged_one(variants, setting, tmp_path, monkeypa
         assert math.isnan(results[title]["mean"]["expert_similarity"])
 
 
+def test_similarity_of_a_run_shorter_than_a_log_interval(variants, setting, tmp_path):
+    """It is that of the last step, as if every step were logged."""
+    one = {"full": variants["full"]}
+    expected = run_ablation(one, setting, tmp_path / "logged", seeds=(3,))["variants"]["full"]
+    short = dataclasses.replace(setting, get_run_arguments=lambda recipe: {"use_cpu": True, "logging_steps": 50})
+    found = run_ablation(one, short, tmp_path / "short", seeds=(3,))["variants"]["full"]
+    assert found["mean"]["expert_similarity"] == expected["mean"]["expert_similarity"]
+
+
 def test_equal_recipes_share_their_runs(variants, setting, tmp_path):
     twins = {"full": variants["full"], "4 experts": variants["full"].change({"seed": 9})}
     lines = []
@@ -227,6 +237,9 @@ def test_wrong_lists(variants, setting, tmp_path):
             run_ablation(variants, setting, tmp_path, seeds=seeds)
     with pytest.raises(ValueError, match="'a b' and 'a/b' would share a folder"):
         run_ablation({"a b": variants["full"], "a/b": variants["no experts"]}, setting, tmp_path, seeds=(1,))
+    for title in ("", ".."):
+        with pytest.raises(ValueError, match=f"`variants` has the title '{title}', which names no folder"):
+            run_ablation({title: variants["full"]}, setting, tmp_path, seeds=(1,))
     with pytest.raises(ValueError, match="bare: the recipe names no `clip`"):
         run_ablation({"bare": Recipe()}, setting, tmp_path, seeds=(1,))
 
@@ -236,7 +249,9 @@ def test_wrong_lists(variants, setting, tmp_path):
 
 def make_results(image_auroc, similarity, pixel_ap=0.5):
     means = {"image_auroc": image_auroc, "image_ap": 0.25, "pixel_auroc": 0.75, "pixel_ap": pixel_ap}
-    return {"mean": means, "meta": {"expert_similarity": similarity, "recipe": {"seed": 1}}}
+    undefined = {metric: "no masks" for metric, value in means.items() if value is None}
+    reasons = {"mean": undefined, "classes": {"bolt": undefined} if undefined else {}}
+    return {"mean": means, "meta": {"expert_similarity": similarity, "recipe": {"seed": 1}, "reasons": reasons}}
 
 
 def test_table_and_csv(tmp_path):
@@ -251,7 +266,11 @@ def test_table_and_csv(tmp_path):
     assert "55.0 ± 7.1" in table[2]  # the sample's deviation of 50 and 60
     assert table[2].endswith("0.20 ± 0.14")
     assert table[3].split() == ["no", "experts", "25.0", "25.0", "75.0", "-", "-"]
-    assert len({len(line) for line in table}) == 1
+    assert len({len(line) for line in table[:4]}) == 1
+    assert table[4:] == [
+        "-  no experts: pixel AP undefined, no masks",
+        "-  no experts: similarity undefined, fewer than two experts",
+    ]
     write_csv(results, tmp_path / "table.csv")
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
     assert [row["variant"] for row in rows] == ["full", "no experts"]

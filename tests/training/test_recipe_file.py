@@ -1,6 +1,7 @@
 """Recipe files: how bases and changes add up, what is refused, and that the published ones build their models."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,18 @@ def test_wrong_changes(pair, message):
     with pytest.raises(ValueError, match="`--set`") as error:
         parse_changes([pair], "--set")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["moe_lora=5", "moe_lora.r=4"], "has `moe_lora` 5, which must be an object"),
+        (["preset=paper", "preset.r=4"], 'has `preset` {"r": 4}, which must be a text'),
+    ],
+)
+def test_part_of_what_has_no_parts(pairs, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_changes(pairs, "--set")
 
 
 # ---- the published recipes ----

@@ -150,6 +150,16 @@ def test_update_is_measured_on_the_weights(fresh_model, make_trainer):
     assert get_logged(trainer, "lora_B_update/layer_2") == pytest.approx(expected, rel=1e-4)
 
 
+def test_steps_at_a_rate_of_zero_are_left_out_of_the_update(fresh_model, make_trainer):
+    """The first step of a warm-up has the rate 0 and moves nothing: no share of it is a number."""
+    settings = {"lr_scheduler_type": "linear", "warmup_steps": 2, "max_steps": 4, "logging_steps": 2}
+    trainer = make_trainer(fresh_model, **settings)
+    trainer.train()
+    first, second = get_logged(trainer, "lora_B_update/layer_0")
+    assert 0.1 < first < 2
+    assert 0 < second < 2
+
+
 def test_training_leaves_no_hooks_behind(fresh_model, make_trainer):
     make_trainer(fresh_model, max_steps=1).train()
     assert not any(experts._forward_hooks for experts in fresh_model.moe_lora_layers().values())
@@ -344,6 +354,7 @@ def test_undefined_metrics_are_nan_and_said(tiny_model, make_trainer, caplog):
     metrics = make_trainer(tiny_model, eval_dataset=dataset).evaluate()
     assert math.isnan(metrics["eval_pixel_auroc"])
     assert metrics["eval_image_auroc"] >= 0
+    assert "eval_pixel_auroc is undefined for every class" in caplog.text
 
 
 def test_several_validation_sets(tiny_model, make_trainer):
