@@ -64,7 +64,8 @@ def test_where_no_attempt_shows_plainly_the_plainest_is_kept(monkeypatch):
         monkeypatch.setattr(drawing, "_ATTEMPTS", attempts)
         flawed, _ = as_arrays(draw_sample(category, 0, 27, "worn_patch"))
         shown.append((np.abs(flawed - good).max(-1) > 26).sum())
-    assert shown[2] >= shown[1] > shown[0]
+    assert shown == sorted(shown)
+    assert shown[2] > shown[0]
 
 
 def test_pictures_repeat_and_vary():
