@@ -50,7 +50,7 @@ def draw_sample(
     clean = camera.view(scene.image)
     if defect is None:
         return camera.picture(clean), _as_image(np.zeros((SIZE, SIZE)))
-    best = (False, -1.0)
+    best = (False, 0.0, 0.0)
     for attempt in range(_ATTEMPTS):
         rng = _generator(category, seed, index, f"defect {attempt}")
         if defect in category.structural:
@@ -59,10 +59,11 @@ def draw_sample(
             flawed = SURFACE_DEFECTS[defect](scene, rng)
         seen = camera.view(flawed)
         difference = np.abs(clean - seen).max(-1)
-        found = ((difference > _VISIBLE).mean() <= _LARGEST, (difference > _PLAIN).mean())
-        if found > best:
+        visible, plain = (difference > _VISIBLE).mean(), (difference > _PLAIN).mean()
+        found = (visible <= _LARGEST, plain, visible)
+        if found >= best:
             view, change, best = seen, difference, found
-        if best[0] and best[1] >= _SMALLEST:
+        if visible <= _LARGEST and plain >= _SMALLEST:
             break
     return camera.picture(view), _as_image(~_grow(~_grow(change > _VISIBLE)))  # gaps of up to four pixels closed
 
