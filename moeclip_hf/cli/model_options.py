@@ -90,6 +90,6 @@ def load_model(args: argparse.Namespace, device) -> tuple:
             f"--model {args.model} has no {PROCESSOR_NAME}: name a folder that `moeclip train` wrote, or one of `moeclip "
             "convert --tokenizer`."
         )
-    processor = MoECLIPProcessor.from_pretrained(args.model)
+    # The model first: transformers' loading of a processor hides why the Hub refused.
     model = MoECLIPForAnomalyDetection.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
-    return model.to(device), processor
+    return model.to(device), MoECLIPProcessor.from_pretrained(args.model)
