@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
+from .data.benchmarks import DOMAINS
 from .image_processing_moeclip import IGNORE_INDEX
 from .json_file import write_json
 from .metrics import ImageMetrics, PixelMetrics, merge_across_processes
@@ -32,7 +33,6 @@ TITLES = {
     "pixel_ap": "pixel AP",
 }
 METRICS = tuple(TITLES)
-DOMAINS = ("industrial", "medical")
 
 
 @dataclass

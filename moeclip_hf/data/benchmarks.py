@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+DOMAINS = ("industrial", "medical")
+"""Each has its own smoothing of the maps and fusion of the image scores."""
+
 NOT_STATED = "not stated"
 
 

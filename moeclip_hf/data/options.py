@@ -5,6 +5,8 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import argparse
 
+from .benchmarks import DOMAINS
+
 
 DATA_HELP = (
     "folder in MVTec layout, plain folders (good/ and others), list (*.jsonl, *.csv), data set of the package `datasets`"
@@ -12,7 +14,6 @@ DATA_HELP = (
 )
 ROOT_HELP = "folder of a benchmark, or that a list's paths are relative to (default: the list's own)"
 SPLIT_HELP = "MVTec layout: test (default) or train; data set of the package `datasets`: one of its splits"
-DOMAINS = ("industrial", "medical")
 
 # For each column of our data sets the option that says what a data set of the package `datasets` calls it.
 _OPTION_OF_COLUMN = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..data.benchmarks import DOMAINS
 from .presets import get_preset
 
 
@@ -150,5 +151,5 @@ class MoECLIPTrainingArguments(TrainingArguments):
                 f"`hub_strategy` ({HubStrategy(self.hub_strategy).value}) must be 'end': a checkpoint is no repository that "
                 "others can load."
             )
-        if self.eval_smoothing not in ("industrial", "medical"):
+        if self.eval_smoothing not in DOMAINS:
             raise ValueError(f"`eval_smoothing` ({self.eval_smoothing!r}) must be 'industrial' or 'medical'.")

@@ -5,7 +5,8 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import argparse
 
-from ..data.options import DOMAINS, add_data_options
+from ..data.benchmarks import DOMAINS
+from ..data.options import add_data_options
 
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "loss")

@@ -20,7 +20,7 @@ def attend(
     """Softmax attention over everything, in the precision of its inputs.
 
     Takes (B, heads, N, head size), gives (B, N, heads, head size). Autocast would compute and keep the probabilities in
-    float32: on CPUs copying these takes a third of a training step, while what is multiplied with the values is rounded
+    float32: on CPUs copying these takes a quarter of a training step, while what is multiplied with the values is rounded
     to bfloat16 anyway. The fused kernel's backward pass is slower still at these sizes.
     """
     with torch.autocast("cpu", enabled=False):
