@@ -255,6 +255,20 @@ class MoECLIPConfig(PreTrainedConfig):
         if self.moe_lora is not None:
             self.moe_lora = self._complete_moe_lora(self.moe_lora)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """Builds a configuration from its fields, as transformers does, but says so where there are none.
+
+        Raises:
+            ValueError: If the value is no dictionary.
+        """
+        if not isinstance(config_dict, dict):
+            raise ValueError(
+                f"config.json must hold a JSON object, {{...}}, but holds {type(config_dict).__name__}: use the one that "
+                "was saved with the weights."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
     @property
     def grid_size(self) -> int:
         """Patches along one side of the image."""

@@ -51,6 +51,14 @@ def test_json_round_trip(tmp_path):
     assert again.moe_lora["layers_to_transform"] == [0, 3]
 
 
+def test_a_file_that_holds_no_object_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(
+        ValueError, match=r"config.json must hold a JSON object, \{...\}, but holds list: use the one that"
+    ):
+        MoECLIPConfig.from_pretrained(tmp_path)
+
+
 def test_no_experts():
     assert MoECLIPConfig(moe_lora=None).moe_lora is None
 

@@ -11,6 +11,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from moeclip_hf.demo.pretraining import attention, texts
+from moeclip_hf.demo.pretraining.__main__ import main as pretraining_main
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
 from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
@@ -396,6 +397,14 @@ def test_batches_of_pieces_show_what_is_irregular_where_it_is(tmp_path, tokenize
     rows, columns = batch.places[0] // 6, batch.places[0] % 6
     assert rows.view(3, 3).diff(dim=0).unique().tolist() == [1]
     assert columns.view(3, 3).diff(dim=1).unique().tolist() == [1]
+
+
+def test_the_command_wants_a_process_that_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pretraining", "--output", str(tmp_path), "--workers", "0"])
+    with pytest.raises(SystemExit):
+        pretraining_main()
+    assert "--workers 0 must be at least 1" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rate_warms_up_stays_and_falls_to_zero():

@@ -116,6 +116,8 @@ def main() -> None:
         "--float32", action="store_true", help="no bfloat16 autocast (which pays on CPUs with AMX or AVX512-BF16)"
     )
     arguments = parser.parse_args()
+    if arguments.workers < 1:
+        parser.error(f"--workers {arguments.workers} must be at least 1: nothing else draws the samples.")
     torch.set_num_threads(arguments.threads)
     folder = pretrain(Recipe(STAGES), arguments.output, workers=arguments.workers, bfloat16=not arguments.float32)
     clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
