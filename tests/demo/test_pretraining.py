@@ -17,6 +17,7 @@ from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irr
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
 from moeclip_hf.demo.pretraining.objective import (
     IRREGULAR_SHARE,
+    Batch,
     RegionTextObjective,
     noun_loss,
     peak_loss,
@@ -360,6 +361,27 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
         assert torch.equal(value, other.state_dict()[name]), name
     assert one.config.vision_config.image_size == 48
     assert one.dtype == torch.float16
+
+
+def test_a_batch_moves_with_all_its_tensors():
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    batch = Batch(torch.zeros(2, 3, 8, 8), *(torch.zeros(2, 1) for _ in range(3)), ids, ids, ids[:, 0])
+    moved = batch.to("meta")
+    assert moved.places is None
+    for name, value in vars(batch).items():
+        if value is not None:
+            assert getattr(moved, name).device.type == "meta"
+            assert getattr(moved, name).shape == value.shape
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_begun_on_cuda_goes_on_on_the_cpu_with_the_same_losses(tmp_path):
+    options = {"bfloat16": False, "checkpoint_every": 1, "progress": False}
+    pretrain(SMALL, tmp_path / "cpu", **options)
+    pretrain(SMALL, tmp_path / "moved", device="cuda", stop_after=4, **options)
+    pretrain(SMALL, tmp_path / "moved", **options)
+    assert _losses(tmp_path / "moved") == pytest.approx(_losses(tmp_path / "cpu"), rel=1e-3)
 
 
 def test_pieces_keep_the_positions_that_the_whole_picture_gives_them(tokenizer):

@@ -111,6 +111,7 @@ def main() -> None:
         "--output", type=Path, required=True, help="folder for samples, checkpoint, log, figures and tiny_clip/"
     )
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
+    parser.add_argument("--device", default="cpu", help="device to train on, e.g. cuda (default cpu)")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw samples (default 1)")
     parser.add_argument(
         "--float32", action="store_true", help="no bfloat16 autocast (which pays on CPUs with AMX or AVX512-BF16)"
@@ -119,7 +120,13 @@ def main() -> None:
     if arguments.workers < 1:
         parser.error(f"--workers {arguments.workers} must be at least 1: nothing else draws the samples.")
     torch.set_num_threads(arguments.threads)
-    folder = pretrain(Recipe(STAGES), arguments.output, workers=arguments.workers, bfloat16=not arguments.float32)
+    folder = pretrain(
+        Recipe(STAGES),
+        arguments.output,
+        workers=arguments.workers,
+        device=arguments.device,
+        bfloat16=not arguments.float32,
+    )
     clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
     figures = measure_procedural(clip, CLIPTokenizer.from_pretrained(folder))
     (arguments.output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")

@@ -23,7 +23,7 @@ def attend(
     float32: on CPUs copying these takes a quarter of a training step, while what is multiplied with the values is rounded
     to bfloat16 anyway. The fused kernel's backward pass is slower still at these sizes.
     """
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         probabilities = ((query * scaling) @ key.transpose(-1, -2)).softmax(-1)
         return (probabilities @ value).transpose(1, 2).contiguous(), None
 

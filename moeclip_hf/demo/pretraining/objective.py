@@ -1,6 +1,6 @@
 """What is learnt: region-text contrast. Every patch is compared with the texts of what lies under it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
@@ -33,6 +33,11 @@ class Batch:
     abnormal_ids: torch.Tensor
     noun_ids: torch.Tensor
     places: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: None if value is None else value.to(device) for name, value in values.items()})
 
 
 class RegionTextObjective(nn.Module):

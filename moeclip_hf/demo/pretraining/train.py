@@ -117,7 +117,7 @@ def resize_positions(clip: CLIPModel, size: int) -> None:
     embeddings.position_embedding = torch.nn.Embedding.from_pretrained(table, freeze=False)
     embeddings.image_size, embeddings.num_patches = size, target * target
     embeddings.num_positions = target * target + 1
-    embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
+    embeddings.position_ids = torch.arange(embeddings.num_positions, device=table.device)[None]
     clip.config.vision_config.image_size = size
 
 
@@ -232,18 +232,19 @@ def save_clip(weights: dict[str, torch.Tensor], clip: CLIPModel, folder: Path) -
 class _Run:
     """A recipe under way: the model, its averaged weights, the optimizers, and how far it has come."""
 
-    def __init__(self, recipe: Recipe, output: Path):
+    def __init__(self, recipe: Recipe, output: Path, device: torch.device):
         output.mkdir(parents=True, exist_ok=True)
-        self.recipe, self.output = recipe, output
+        self.recipe, self.output, self.device = recipe, output, device
         self.tokenizer = shipped_tokenizer()
         self.tokenizer.save_pretrained(output / "tiny_clip")
         (output / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
         self.stage, self.step = 0, 0
-        self.model = RegionTextObjective(build_clip(recipe, len(self.tokenizer), recipe.stages[0].size), recipe.levels)
+        clip = build_clip(recipe, len(self.tokenizer), recipe.stages[0].size)
+        self.model = RegionTextObjective(clip, recipe.levels).to(device)
         self.average = self._copy_of_weights()
         self.optimizers = _optimizers(self.model, recipe)
         if (output / "checkpoint.pt").exists():
-            self._resume(torch.load(output / "checkpoint.pt", weights_only=True))
+            self._resume(torch.load(output / "checkpoint.pt", map_location=device, weights_only=True))
 
     def _copy_of_weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -288,7 +289,7 @@ class _Run:
     def advance(self, pool: SamplePool, bfloat16: bool) -> dict[str, float]:
         """One step; its loss terms go to the log."""
         stage = self.recipe.stages[self.stage]
-        batch = make_batch(pool, self.tokenizer, stage, self.step, self.recipe.seed)
+        batch = make_batch(pool, self.tokenizer, stage, self.step, self.recipe.seed).to(self.device)
         began = time.perf_counter()
         terms = _train_step(self.model, self.optimizers, batch, stage, self.step, bfloat16)
         _update_average(self.average, self.model, min(self.recipe.average, (self.step + 1) / (self.step + 10)))
@@ -313,6 +314,7 @@ def pretrain(
     output: Path,
     *,
     workers: int = 1,
+    device: str = "cpu",
     bfloat16: bool = True,
     checkpoint_every: int = 100,
     stop_after: int | None = None,
@@ -322,9 +324,9 @@ def pretrain(
 
     `output/checkpoint.pt` is written every `checkpoint_every` steps and continued from if it is there, with the same
     losses as an uninterrupted run. `output/log.jsonl` receives the loss terms. `stop_after` ends the run once the
-    recipe has come that many steps in all; another call goes on from there.
+    recipe has come that many steps in all; another call goes on from there, on another `device` if wanted.
     """
-    run = _Run(recipe, output)
+    run = _Run(recipe, output, torch.device(device))
     steps = [stage.steps for stage in recipe.stages]
     while True:
         before = sum(steps[: run.stage])
@@ -352,7 +354,7 @@ def _train_step(
     step: int,
     bfloat16: bool,
 ) -> dict[str, float]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=bfloat16):
         terms = model(batch, stage.peak_weight)
     model.zero_grad(set_to_none=True)
     terms["loss"].backward()
