@@ -259,6 +259,13 @@ class MoECLIPConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict, **kwargs):
         """Builds a configuration from its fields, as transformers does, but says so where there are none.
 
+        Args:
+            config_dict (`dict`): The fields, as config.json holds them.
+            **kwargs: Other values for some of them.
+
+        Returns:
+            [`MoECLIPConfig`]: The configuration.
+
         Raises:
             ValueError: If the value is no dictionary.
         """

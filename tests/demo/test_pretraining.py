@@ -421,11 +421,20 @@ def test_batches_of_pieces_show_what_is_irregular_where_it_is(tmp_path, tokenize
     assert columns.view(3, 3).diff(dim=1).unique().tolist() == [1]
 
 
-def test_the_command_wants_a_process_that_draws(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["pretraining", "--output", str(tmp_path), "--workers", "0"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--workers", "0"), "--workers is 0, but must be 1 or more."),
+        (("--threads", "-1"), "--threads is -1, but must be 1 or more."),
+        (("--device", "toaster"), "--device toaster cannot be used: "),
+    ],
+    ids=["workers", "threads", "device"],
+)
+def test_the_command_refuses_in_one_line_what_it_cannot_run_with(tmp_path, monkeypatch, capsys, option, message):
+    monkeypatch.setattr("sys.argv", ["pretraining", "--output", str(tmp_path), *option])
     with pytest.raises(SystemExit):
         pretraining_main()
-    assert "--workers 0 must be at least 1" in capsys.readouterr().err
+    assert message in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
 

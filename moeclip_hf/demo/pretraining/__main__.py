@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPModel, CLIPTokenizer
 
+from ...cli.model_options import find_device
 from .measure import measure_procedural
 from .train import Recipe, Stage, pretrain
 
@@ -111,20 +112,25 @@ def main() -> None:
         "--output", type=Path, required=True, help="folder for samples, checkpoint, log, figures and tiny_clip/"
     )
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
-    parser.add_argument("--device", default="cpu", help="device to train on, e.g. cuda (default cpu)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default a GPU if there is one)")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw samples (default 1)")
     parser.add_argument(
         "--float32", action="store_true", help="no bfloat16 autocast (which pays on CPUs with AMX or AVX512-BF16)"
     )
     arguments = parser.parse_args()
-    if arguments.workers < 1:
-        parser.error(f"--workers {arguments.workers} must be at least 1: nothing else draws the samples.")
+    for name in ("threads", "workers"):
+        if (number := getattr(arguments, name)) < 1:
+            parser.error(f"--{name} is {number}, but must be 1 or more.")
+    try:
+        device = find_device(arguments.device)
+    except ValueError as error:
+        parser.error(str(error))
     torch.set_num_threads(arguments.threads)
     folder = pretrain(
         Recipe(STAGES),
         arguments.output,
         workers=arguments.workers,
-        device=arguments.device,
+        device=device,
         bfloat16=not arguments.float32,
     )
     clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()

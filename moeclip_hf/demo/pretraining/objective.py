@@ -1,6 +1,6 @@
 """What is learnt: region-text contrast. Every patch is compared with the texts of what lies under it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -36,8 +36,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: None if value is None else value.to(device) for name, value in values.items()})
+        return Batch(**{name: None if value is None else value.to(device) for name, value in vars(self).items()})
 
 
 class RegionTextObjective(nn.Module):

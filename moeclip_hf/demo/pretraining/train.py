@@ -314,7 +314,7 @@ def pretrain(
     output: Path,
     *,
     workers: int = 1,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     bfloat16: bool = True,
     checkpoint_every: int = 100,
     stop_after: int | None = None,
