@@ -9,6 +9,7 @@ import numpy as np
 from .camera import develop, light, sensor
 from .fields import Canvas
 from .irregularities import CHANGES, PLAIN_CHANGES, add_irregularity, still_visible
+from .products import category_scene, product_scene
 from .scenes import SCENES, material_scene, structural_irregularity
 from .textures import HELD_OUT_PATTERNS
 
@@ -20,7 +21,7 @@ IRREGULAR_SHARE_OF_SAMPLES = 0.52
 class Mixture:
     """How often what is drawn.
 
-    `scenes` weighs the kinds of [`SCENES`] and `changes` those of irregularity. `plain_share` of the things' skins have
+    `scenes` weighs the kinds of [`SCENES`], `products` then random products and the benchmark's training half, and `changes` those of irregularity. `plain_share` of the things' skins have
     one colour. `counts` weighs one, two, three ... irregularities, and `both_share` is how often some come on top of a
     structural one. `clear_share` of the pictures want irregularities whose mean difference in [0, 1] is at least
     `clear_contrast`; the others only such as can be seen at all. What light has left of a difference counts from
@@ -35,6 +36,7 @@ class Mixture:
     least_contrast: float
     counts: tuple[float, ...] = (0.72, 0.2, 0.08)
     both_share: float = 0.1
+    products: tuple[float, float] = (0.0, 0.0)
 
 
 BROAD = Mixture((0.48, 0.28, 0.11, 0.05, 0.08), CHANGES, 0.0, 0.0, 0.0, 0.012)
@@ -48,7 +50,20 @@ DENSE = Mixture(
 )
 """Surfaces and things, with several irregularities each, so that every picture has more to learn from."""
 
-MIXTURES = {"broad": BROAD, "things": THINGS, "dense": DENSE}
+PRODUCTS = Mixture(
+    (0.22, 0.16, 0.06, 0.02, 0.04),
+    PLAIN_CHANGES,
+    0.45,
+    0.65,
+    0.1,
+    0.025,
+    (0.4, 0.25, 0.15, 0.12, 0.08),
+    both_share=0.5,
+    products=(0.33, 0.17),
+)
+"""Products as well, drawn as the benchmark draws its own."""
+
+MIXTURES = {"broad": BROAD, "things": THINGS, "dense": DENSE, "products": PRODUCTS}
 
 
 @dataclass(frozen=True)
@@ -91,11 +106,13 @@ def draw_sample(
     if held_out:
         scene = material_scene(rng, canvas, patterns=HELD_OUT_PATTERNS)
     else:
-        scene = SCENES[rng.choice(len(SCENES), p=mixture.scenes)](rng, canvas, mixture.plain_share)
+        kinds = (*SCENES, product_scene, category_scene)
+        scene = kinds[rng.choice(len(kinds), p=mixture.scenes + mixture.products)](rng, canvas, mixture.plain_share)
+        canvas = scene.canvas
     image, mask = scene.image, np.zeros(canvas.shape, bool)
     if rng.random() < irregular_share:
         least = mixture.clear_contrast if mixture.clear_share and rng.random() < mixture.clear_share else 0.0
-        if scene.parts and rng.random() < 0.45:
+        if (scene.parts or scene.repaint is not None) and rng.random() < 0.45:
             change = structural_irregularity(rng, scene, contrast=max(0.05, least))
             if change is not None:
                 image, mask = change.image, mask | change.mask

@@ -35,7 +35,8 @@ class Scene:
     """What a picture shows before anything is wrong with it.
 
     `noun` names the whole, `ground_noun` what lies behind it (None for a bare material). `foreground` is where an
-    irregularity may lie. `parts` is empty for a bare material.
+    irregularity may lie. `parts` is empty for a bare material. `repaint` draws the picture with a structural fault, in
+    scenes that have no parts.
     """
 
     canvas: Canvas
@@ -48,6 +49,7 @@ class Scene:
     light: float = 0.0
     shadow: float = 0.0
     overlay: tuple[np.ndarray, np.ndarray] | None = None
+    repaint: Callable[[np.random.Generator], np.ndarray] | None = None
 
 
 def _window(canvas: Canvas, place: Placement) -> tuple[slice, slice]:
@@ -300,36 +302,42 @@ def _cut_part(rng: np.random.Generator, canvas: Canvas, part: Part) -> Part:
     return replace(part, cut=draw_outline(canvas, outline, Placement(x, y, size, rng.uniform(0, 6.3)))[0])
 
 
+def _spoil_parts(rng: np.random.Generator, scene: Scene) -> np.ndarray:
+    """The picture with one part missing, moved, turned, resized, exchanged, off in tone or cut."""
+    parts = list(scene.parts)
+    regular = [number for number, part in enumerate(parts) if part.structural]
+    number = regular[rng.integers(len(regular))] if regular and rng.random() < 0.75 else rng.integers(len(parts))
+    part, place = parts[number], parts[number].place
+    kind = rng.choice(["missing", "moved", "turned", "resized", "exchanged", "tone", "cut"])
+    if not part.structural or kind == "cut":
+        parts[number] = _cut_part(rng, scene.canvas, part)
+    elif kind == "missing":
+        del parts[number]
+    elif kind == "moved":
+        dx, dy = rng.uniform(0.35, 1.1, 2) * rng.choice([-1, 1], 2) * place.size
+        parts[number] = replace(part, place=place.moved(x=place.x + dx, y=place.y + dy))
+    elif kind == "turned":
+        parts[number] = replace(part, place=place.moved(angle=place.angle + rng.uniform(0.4, 2.7)))
+    elif kind == "resized":
+        parts[number] = replace(part, place=place.moved(size=place.size * rng.choice([0.55, 0.7, 1.35, 1.6])))
+    elif kind == "exchanged":
+        parts[number] = replace(part, outline=random_outline(rng)[0], style=_style(rng))
+    else:
+        parts[number] = replace(part, tone=part.tone * rng.choice([0.4, 0.65, 1.5, 1.9]))
+    return render(scene, tuple(parts))[0]
+
+
 def structural_irregularity(
     rng: np.random.Generator, scene: Scene, *, contrast: float = 0.05, tries: int = 3
 ) -> Irregularity | None:
-    """One part missing, moved, turned, resized, exchanged, off in tone or cut; None when nothing can be seen.
+    """One fault in what the scene is built of; None when nothing can be seen.
 
     `contrast` is the mean difference in [0, 1] from which on it counts as seen.
     """
+    everywhere = np.ones(scene.canvas.shape, np.float32)
     for _ in range(tries):
-        parts = list(scene.parts)
-        regular = [number for number, part in enumerate(parts) if part.structural]
-        number = regular[rng.integers(len(regular))] if regular and rng.random() < 0.75 else rng.integers(len(parts))
-        part, place = parts[number], parts[number].place
-        kind = rng.choice(["missing", "moved", "turned", "resized", "exchanged", "tone", "cut"])
-        if not part.structural or kind == "cut":
-            parts[number] = _cut_part(rng, scene.canvas, part)
-        elif kind == "missing":
-            del parts[number]
-        elif kind == "moved":
-            dx, dy = rng.uniform(0.35, 1.1, 2) * rng.choice([-1, 1], 2) * place.size
-            parts[number] = replace(part, place=place.moved(x=place.x + dx, y=place.y + dy))
-        elif kind == "turned":
-            parts[number] = replace(part, place=place.moved(angle=place.angle + rng.uniform(0.4, 2.7)))
-        elif kind == "resized":
-            parts[number] = replace(part, place=place.moved(size=place.size * rng.choice([0.55, 0.7, 1.35, 1.6])))
-        elif kind == "exchanged":
-            parts[number] = replace(part, outline=random_outline(rng)[0], style=_style(rng))
-        else:
-            parts[number] = replace(part, tone=part.tone * rng.choice([0.4, 0.65, 1.5, 1.9]))
-        image, _ = render(scene, tuple(parts))
-        mask = visible_mask(scene.image, image, np.ones(scene.canvas.shape, np.float32), scene.canvas, contrast)
+        image = scene.repaint(rng) if scene.repaint is not None else _spoil_parts(rng, scene)
+        mask = visible_mask(scene.image, image, everywhere, scene.canvas, contrast)
         if mask is not None and mask.mean() < 0.4:
             return Irregularity(image, mask)
     return None
