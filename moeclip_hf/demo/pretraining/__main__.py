@@ -102,6 +102,21 @@ STAGES = (
         paired=True,
         mixture="dense",
     ),
+    Stage(
+        "products",
+        size=168,
+        steps=4000,
+        images=20000,
+        first=500,
+        growth=1500,
+        batch_size=24,
+        learning_rate=8e-4,
+        warmup=40,
+        decay=3600,
+        peak_weight=0.5,
+        paired=True,
+        mixture="products",
+    ),
 )
 
 

@@ -120,7 +120,7 @@ def _bar(rng: np.random.Generator) -> np.ndarray:
     return np.array([[-1, -aspect], [1, -aspect], [1, aspect], [-1, aspect]])
 
 
-def _star(rng: np.random.Generator, count: int, inner: float) -> np.ndarray:
+def _star(count: int, inner: float) -> np.ndarray:
     return circle_points(2 * count, np.tile([1, inner], count))
 
 
@@ -132,7 +132,7 @@ def _mark_outline(rng: np.random.Generator, bars: bool = True) -> np.ndarray:
         return _bar(rng)
     if kind == 3:
         return circle_points(int(rng.integers(3, 9)))
-    return _star(rng, int(rng.integers(3, 9)), rng.uniform(0.35, 0.8))
+    return _star(int(rng.integers(3, 9)), rng.uniform(0.35, 0.8))
 
 
 def _body(rng: np.random.Generator) -> tuple[np.ndarray, float, str]:
@@ -195,7 +195,7 @@ def _marks(rng: np.random.Generator, body: str, aspect: float) -> _Set:
     return _Set(marks, colour, float(height), treatment == "opening")
 
 
-def _rings(rng: np.random.Generator, body: np.ndarray) -> _Set:
+def _inner_body(rng: np.random.Generator, body: np.ndarray) -> _Set:
     """An inner body of the same outline, in another tone or height."""
     mark = _Mark(body, (0, 0), 0.0, rng.uniform(0.5, 0.93))
     return _Set((mark,), random_colour(rng) if rng.random() < 0.4 else None, float(rng.choice([-0.6, 0.5])), False)
@@ -233,7 +233,7 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
 
 def _draw_product(rng: np.random.Generator) -> tuple[_Product, str]:
     body, aspect, kind = _body(rng)
-    sets = [_rings(rng, body) for _ in range(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2]))]
+    sets = [_inner_body(rng, body) for _ in range(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2]))]
     sets += [_marks(rng, kind, aspect) for _ in range(rng.choice([0, 1, 2, 3], p=[0.1, 0.4, 0.35, 0.15]))]
     product = _Product(
         body,
