@@ -14,7 +14,7 @@ from .train import Recipe, Stage, pretrain
 
 # First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
 # tell the two apart by, as the rate falls. Then things above all: in pieces, where one fills many patches, then whole.
-# Last, long, both kinds with several irregularities each.
+# Then, long, both kinds with several irregularities each; last, as long, products as well.
 STAGES = (
     Stage(
         "main",
