@@ -84,8 +84,10 @@ class _Product:
     light: float
     shadow_seed: int
 
-    def render(self, sets_of_each: list[tuple[_Set, ...]], bites: np.ndarray | None = None):
-        """The picture (SIZE, SIZE, 3) and the products' cover (SIZE, SIZE)."""
+    def render(
+        self, sets_of_each: list[tuple[_Set, ...]], bites: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The picture (SIZE, SIZE, 3) with the sets of each place, less the `bites`, and what the products cover."""
         cover = polygons([self._put(self.body, spot) for spot in self.places])
         if bites is not None:
             cover = cover * (1 - bites)
