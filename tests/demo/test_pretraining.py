@@ -24,7 +24,7 @@ from moeclip_hf.demo.pretraining.objective import (
     peak_loss,
     state_loss,
 )
-from moeclip_hf.demo.pretraining.products import PRODUCT_NOUNS, category_scene, product_scene
+from moeclip_hf.demo.pretraining.products import PRODUCT_NOUNS, category_scene, draw_product, product_scene
 from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample
 from moeclip_hf.demo.pretraining.scenes import SCENES, object_scene, render, scene_nouns, structural_irregularity
 from moeclip_hf.demo.pretraining.shards import SamplePool, patch_shares
@@ -224,6 +224,26 @@ def test_products_show_nothing_that_the_benchmark_tests_on():
     assert len(drawn) > 12
     nouns = {noun for nouns in PRODUCT_NOUNS.values() for noun in nouns}
     assert (drawn | nouns).isdisjoint(tested)
+
+
+def test_products_leave_out_what_would_resemble_a_test_category():
+    kinds = {noun: kind for kind, nouns in PRODUCT_NOUNS.items() for noun in nouns}
+    seen = set()
+    for seed in range(300):
+        product, noun = draw_product(np.random.default_rng(seed))
+        kind = kinds.get(noun) or kinds[noun.removesuffix("s")]
+        seen.add(kind)
+        assert kind != "polygon" or len(product.body) != 6
+        for group in product.sets:
+            middles = np.array([mark.middle for mark in group.marks]).round(6)
+            columns, rows = (len(np.unique(axis)) for axis in middles.T)
+            is_bar = len(group.marks[0].outline) == 4 and np.abs(group.marks[0].outline[:, 0]).min() == 1
+            if kind == "box":
+                assert len(middles) <= 4 or columns * rows != len(middles) or 1 in (columns, rows), seed
+                assert not (is_bar and rows == 1 and columns > 2), seed
+            if kind == "round":
+                assert not (group.opens and len(middles) == 1), seed
+    assert seen == set(PRODUCT_NOUNS)
 
 
 def test_the_products_mixture_draws_products_on_canvases_of_their_own():

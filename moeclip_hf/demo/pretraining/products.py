@@ -233,7 +233,8 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
     return amount * (noise(rng, 90) if kind == 2 else noise(rng, 6, 110))
 
 
-def _draw_product(rng: np.random.Generator) -> tuple[_Product, str]:
+def draw_product(rng: np.random.Generator) -> tuple[_Product, str]:
+    """A random product, or several alike, and the noun that names what is seen."""
     body, aspect, kind = _body(rng)
     sets = [_inner_body(rng, body) for _ in range(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2]))]
     sets += [_marks(rng, kind, aspect) for _ in range(rng.choice([0, 1, 2, 3], p=[0.1, 0.4, 0.35, 0.15]))]
@@ -313,7 +314,7 @@ def _framed(
 
 def product_scene(rng: np.random.Generator, canvas: Canvas, plain_share: float = 0.0) -> Scene:
     """A random product, or several alike, on a canvas of its own."""
-    product, noun = _draw_product(rng)
+    product, noun = draw_product(rng)
     sound = [product.sets] * len(product.places)
     image, cover = product.render(sound)
     regular = any(len(group.marks) > 1 for group in product.sets)
