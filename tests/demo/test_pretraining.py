@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from moeclip_hf.demo.benchmark import TEST_CATEGORIES, TRAIN_CATEGORIES
 from moeclip_hf.demo.pretraining import attention, texts
 from moeclip_hf.demo.pretraining.__main__ import main as pretraining_main
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
@@ -24,7 +23,6 @@ from moeclip_hf.demo.pretraining.objective import (
     peak_loss,
     state_loss,
 )
-from moeclip_hf.demo.pretraining.products import PRODUCT_NOUNS, category_scene, draw_product, product_scene
 from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample
 from moeclip_hf.demo.pretraining.scenes import SCENES, object_scene, render, scene_nouns, structural_irregularity
 from moeclip_hf.demo.pretraining.shards import SamplePool, patch_shares
@@ -193,71 +191,6 @@ def test_scenes_have_a_picture_a_foreground_and_a_noun(build):
         assert scene.image.max() <= 1
         assert scene.foreground.shape == (50, 62)
         assert scene.noun
-
-
-@pytest.mark.parametrize("build", [product_scene, category_scene], ids=lambda build: build.__name__)
-def test_products_are_repainted_the_same_but_for_their_fault(build):
-    found = 0
-    for seed in range(16):
-        scene = build(np.random.default_rng(seed), Canvas(50, 62))
-        again = build(np.random.default_rng(seed), Canvas(50, 62))
-        assert scene.image.shape == (*scene.canvas.shape, 3)
-        assert scene.foreground.shape == scene.canvas.shape
-        assert scene.image.min() >= 0
-        assert scene.image.max() <= 1
-        assert np.array_equal(scene.image, again.image)
-        assert np.array_equal(scene.repaint(np.random.default_rng(1)), again.repaint(np.random.default_rng(1)))
-        change = structural_irregularity(np.random.default_rng(seed), scene)
-        if change is not None:
-            found += 1
-            difference = np.abs(change.image - scene.image).mean(-1)
-            assert difference[change.mask].mean() > 0.05
-            assert difference[~change.mask].mean() < 0.01
-    assert found > 8
-
-
-def test_products_show_nothing_that_the_benchmark_tests_on():
-    tested = {category.name.replace("_", " ") for category in TEST_CATEGORIES}
-    trained = {category.name.replace("_", " ") for category in TRAIN_CATEGORIES}
-    drawn = {category_scene(np.random.default_rng(seed), Canvas(8, 8)).noun for seed in range(60)}
-    assert drawn <= trained
-    assert len(drawn) > 12
-    nouns = {noun for nouns in PRODUCT_NOUNS.values() for noun in nouns}
-    assert (drawn | nouns).isdisjoint(tested)
-
-
-def test_products_leave_out_what_would_resemble_a_test_category():
-    kinds = {noun: kind for kind, nouns in PRODUCT_NOUNS.items() for noun in nouns}
-    seen = set()
-    for seed in range(300):
-        product, noun = draw_product(np.random.default_rng(seed))
-        kind = kinds.get(noun) or kinds[noun.removesuffix("s")]
-        seen.add(kind)
-        assert kind != "polygon" or len(product.body) != 6
-        for group in product.sets:
-            middles = np.array([mark.middle for mark in group.marks]).round(6)
-            columns, rows = (len(np.unique(axis)) for axis in middles.T)
-            is_bar = len(group.marks[0].outline) == 4 and np.abs(group.marks[0].outline[:, 0]).min() == 1
-            if kind == "box":
-                assert len(middles) <= 4 or columns * rows != len(middles) or 1 in (columns, rows), seed
-                assert not (is_bar and rows == 1 and columns > 2), seed
-            if kind == "round":
-                assert not (group.opens and len(middles) == 1), seed
-    assert seen == set(PRODUCT_NOUNS)
-
-
-def test_the_products_mixture_draws_products_on_canvases_of_their_own():
-    mixture = replace(MIXTURES["products"], scenes=(0.0,) * len(SCENES), products=(1.0, 0.0))
-    singular = {noun for nouns in PRODUCT_NOUNS.values() for noun in nouns}
-    marked = 0
-    for number in range(20):
-        sample = draw_sample(8, number, 48, irregular_share=1.0, mixture=mixture)
-        assert sample.image.shape == (48, 48, 3)
-        assert {sample.noun, sample.noun.removesuffix("s")} & singular
-        marked += sample.mask.any()
-    assert marked > 15
-    for mixture in MIXTURES.values():
-        assert sum(mixture.scenes) + sum(mixture.products) == pytest.approx(1)
 
 
 def test_patch_shares_match_a_loop():

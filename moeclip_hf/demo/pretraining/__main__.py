@@ -14,7 +14,8 @@ from .train import Recipe, Stage, pretrain
 
 # First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
 # tell the two apart by, as the rate falls. Then things above all: in pieces, where one fills many patches, then whole.
-# Then, long, both kinds with several irregularities each; last, as long, products as well.
+# Then, long, both kinds with several irregularities each; then products as well; last, more of these, and surfaces
+# of many equal marks.
 STAGES = (
     Stage(
         "main",
@@ -116,6 +117,21 @@ STAGES = (
         peak_weight=0.5,
         paired=True,
         mixture="products",
+    ),
+    Stage(
+        "repeats",
+        size=168,
+        steps=3500,
+        images=16000,
+        first=500,
+        growth=1200,
+        batch_size=24,
+        learning_rate=8e-4,
+        warmup=40,
+        decay=3200,
+        peak_weight=0.5,
+        paired=True,
+        mixture="repeats",
     ),
 )
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from .camera import develop, light, sensor
 from .fields import Canvas
 from .irregularities import CHANGES, PLAIN_CHANGES, add_irregularity, still_visible
 from .products import category_scene, product_scene
+from .repeats import repeat_scene
 from .scenes import SCENES, material_scene, structural_irregularity
 from .textures import HELD_OUT_PATTERNS
 
@@ -21,12 +22,12 @@ IRREGULAR_SHARE_OF_SAMPLES = 0.52
 class Mixture:
     """How often what is drawn.
 
-    `scenes` weighs the kinds of [`SCENES`], `products` random products and the categories of the benchmark's training half;
-    all of these together weigh 1. `changes` weighs the kinds of irregularity. `plain_share` of the things' skins have one
+    `scenes` weighs the kinds of [`SCENES`], `products` random products and the categories of the benchmark's training half,
+    `repeats` surfaces of equal marks; all of these together weigh 1. `changes` weighs the kinds of irregularity. `plain_share` of the things' skins have one
     colour. `counts` weighs one, two, three ... irregularities, and `both_share` is how often some come on top of a
     structural one. `clear_share` of the pictures want irregularities whose mean difference in [0, 1] is at least
     `clear_contrast`; the others only such as can be seen at all. What light has left of a difference counts from
-    `least_contrast` on.
+    `least_contrast` on. `structural_share` of the irregular scenes that are built of parts have a structural fault.
     """
 
     scenes: tuple[float, ...]
@@ -38,6 +39,8 @@ class Mixture:
     counts: tuple[float, ...] = (0.72, 0.2, 0.08)
     both_share: float = 0.1
     products: tuple[float, float] = (0.0, 0.0)
+    repeats: float = 0.0
+    structural_share: float = 0.45
 
 
 BROAD = Mixture((0.48, 0.28, 0.11, 0.05, 0.08), CHANGES, 0.0, 0.0, 0.0, 0.012)
@@ -64,7 +67,12 @@ PRODUCTS = Mixture(
 )
 """Products as well, drawn as the benchmark draws its own."""
 
-MIXTURES = {"broad": BROAD, "things": THINGS, "dense": DENSE, "products": PRODUCTS}
+REPEATS = replace(
+    PRODUCTS, scenes=(0.15, 0.1, 0.05, 0.02, 0.03), products=(0.25, 0.28), repeats=0.12, structural_share=0.65
+)
+"""More of the products, and surfaces of many equal marks."""
+
+MIXTURES = {"broad": BROAD, "things": THINGS, "dense": DENSE, "products": PRODUCTS, "repeats": REPEATS}
 
 
 @dataclass(frozen=True)
@@ -107,13 +115,14 @@ def draw_sample(
     if held_out:
         scene = material_scene(rng, canvas, patterns=HELD_OUT_PATTERNS)
     else:
-        kinds = (*SCENES, product_scene, category_scene)
-        scene = kinds[rng.choice(len(kinds), p=mixture.scenes + mixture.products)](rng, canvas, mixture.plain_share)
+        kinds = (*SCENES, product_scene, category_scene, repeat_scene)
+        weights = (*mixture.scenes, *mixture.products, mixture.repeats)
+        scene = kinds[rng.choice(len(kinds), p=weights)](rng, canvas, mixture.plain_share)
         canvas = scene.canvas
     image, mask = scene.image, np.zeros(canvas.shape, bool)
     if rng.random() < irregular_share:
         least = mixture.clear_contrast if mixture.clear_share and rng.random() < mixture.clear_share else 0.0
-        if (scene.parts or scene.repaint is not None) and rng.random() < 0.45:
+        if (scene.parts or scene.repaint is not None) and rng.random() < mixture.structural_share:
             change = structural_irregularity(rng, scene, contrast=max(0.05, least))
             if change is not None:
                 image, mask = change.image, mask | change.mask
