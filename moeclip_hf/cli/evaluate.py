@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..data.benchmarks import find_domain
 from ..data.options import add_data_options, add_domain_option, read_columns
+from ..whole_file import check_writable
 from .model_options import add_model_options, check_numbers, find_device, load_model
 
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: If an argument, the model or the data is not what it should be.
-        OSError: If a file or folder does not exist or cannot be written.
+        OSError: If a file or folder does not exist.
     """
     from moeclip_hf.data import load_anomaly_dataset
     from moeclip_hf.evaluation import evaluate_model, format_results, write_results
@@ -54,6 +55,12 @@ def run(args: argparse.Namespace) -> None:
     check_numbers(args)
     if Path(args.output).is_dir():
         raise ValueError(f"--output {args.output} is a folder: name a file in it, e.g. {args.output}/results.json.")
+    try:
+        check_writable(args.output)
+    except OSError as error:
+        raise ValueError(
+            f"--output {args.output} cannot be written ({error.strerror}): name a file in a folder that takes new files."
+        ) from error
     device = find_device(args.device)
     dataset = load_anomaly_dataset(
         args.data, root=args.root, split=args.split, columns=read_columns(args), object_name=args.object_name

@@ -165,6 +165,14 @@ def test_errors_are_one_line_that_names_the_argument(model_folder, data, tmp_pat
     assert not (tmp_path / "results.json").exists()
 
 
+def test_output_that_cannot_be_written_is_noticed_first(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert evaluate("--model", "nowhere", "--data", "nowhere", "--output", tmp_path / "file" / "results.json") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"--output {tmp_path / 'file' / 'results.json'} cannot be written (" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit) as stopped:
         evaluate("--help")
