@@ -1,7 +1,7 @@
 """Repeats: surfaces covered with equal marks in rows, of which one or a few may be off.
 
-Two things that the benchmark tests on would come too close and are left out: round holes or spots in rows, and square
-tiles. Marks keep their direction from row to row, as those of its tread plate do not.
+What would come close to something that the benchmark tests on is left out: round holes or spots in rows, square tiles, and
+marks that turn from one to the next, as those of its tread plate do.
 """
 
 from dataclasses import dataclass, replace

@@ -22,12 +22,13 @@ IRREGULAR_SHARE_OF_SAMPLES = 0.52
 class Mixture:
     """How often what is drawn.
 
-    `scenes` weighs the kinds of [`SCENES`], `products` random products and the categories of the benchmark's training half,
-    `repeats` surfaces of equal marks; all of these together weigh 1. `changes` weighs the kinds of irregularity. `plain_share` of the things' skins have one
-    colour. `counts` weighs one, two, three ... irregularities, and `both_share` is how often some come on top of a
-    structural one. `clear_share` of the pictures want irregularities whose mean difference in [0, 1] is at least
-    `clear_contrast`; the others only such as can be seen at all. What light has left of a difference counts from
-    `least_contrast` on. `structural_share` of the irregular scenes that are built of parts have a structural fault.
+    `scenes` weighs the kinds of [`SCENES`], `products` random products and the categories of the benchmark's training
+    half, `repeats` surfaces of equal marks; all of these together weigh 1. `changes` weighs the kinds of irregularity.
+    `plain_share` of the things' skins have one colour. `counts` weighs one, two, three ... irregularities, and
+    `both_share` is how often some come on top of a structural one. `clear_share` of the pictures want irregularities
+    whose mean difference in [0, 1] is at least `clear_contrast`; the others only such as can be seen at all. What light
+    has left of a difference counts from `least_contrast` on. `structural_share` of the irregular scenes that are built
+    of parts have a structural fault.
     """
 
     scenes: tuple[float, ...]
