@@ -21,6 +21,7 @@ from moeclip_hf.demo.pretraining.objective import (
     RegionTextObjective,
     noun_loss,
     peak_loss,
+    rank_loss,
     state_loss,
 )
 from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample
@@ -279,6 +280,40 @@ def test_peak_loss_looks_at_three_patches_and_skips_unsure_pictures():
     assert peak_loss(logits, shares).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
+def _smoothed(grid: np.ndarray) -> np.ndarray:
+    """A Gaussian of 7 x 7 patches and sigma 1, mirrored at the borders, one patch at a time."""
+    rows, columns = grid.shape
+    weights = np.exp(-(np.arange(-3, 4) ** 2) / 2) / np.exp(-(np.arange(-3, 4) ** 2) / 2).sum()
+    padded = np.pad(grid, 3, mode="reflect")
+    kernel = np.outer(weights, weights)
+    return np.array([[(padded[y : y + 7, x : x + 7] * kernel).sum() for x in range(columns)] for y in range(rows)])
+
+
+def test_rank_loss_compares_smoothed_peaks_with_the_own_twin_and_with_all():
+    rng = np.random.default_rng(3)
+    logits, shares = rng.normal(0, 3, (6, 25)), np.zeros((6, 25))
+    shares[0, [3, 4, 20]] = 0.5, 0.08, 0.07  # two irregular patches and an unsure one
+    shares[2, 12] = 1.0
+    shares[1, 7] = 0.05  # nothing but unsure
+    heights = np.stack([_smoothed(row.reshape(5, 5)).reshape(-1) for row in logits])
+    found = {0: max(heights[0, 3], heights[0, 4]), 2: heights[2, 12]}
+    twins = heights[3:].max(-1)
+    own = np.mean([np.log1p(np.exp(twins[row] - height)) for row, height in found.items()])
+    others = np.mean([np.log1p(np.exp(twin - height)) for height in found.values() for twin in twins])
+    assert rank_loss(torch.tensor(logits), torch.tensor(shares)).item() == pytest.approx((own + others) / 2, abs=1e-5)
+
+
+def test_rank_loss_of_sound_pictures_is_zero_and_nothing_but_irregular_patches_is_raised():
+    logits, shares = torch.randn(4, 81, generator=torch.Generator().manual_seed(0)), torch.zeros(4, 81)
+    assert rank_loss(logits, shares) == 0
+    shares[:2, 0] = 1.0
+    logits[:2, 80] = 20.0  # the highest patch is a sound one
+    (gradient,) = torch.autograd.grad(rank_loss(logits.requires_grad_(), shares), logits)
+    assert (gradient[:2, 0] < 0).all()
+    assert (gradient[:2, 40:] == 0).all()
+    assert (gradient[2:] >= 0).all()
+
+
 def test_noun_loss_shares_the_target_among_equal_nouns_and_skips_unknown_ones():
     logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0], [9.0, 9.0, 9.0]])
     rows = logits.log_softmax(-1)
@@ -330,7 +365,7 @@ STAGE = Stage(
     shard_size=6,
 )
 SMALL = Recipe(
-    (STAGE, replace(STAGE, name="second", size=48, steps=2, peak_weight=0.3, paired=True, piece=4)),
+    (STAGE, replace(STAGE, name="second", size=48, steps=2, peak_weight=0.3, rank_weight=0.5, paired=True, piece=4)),
     hidden_size=64,
     num_layers=4,
     num_heads=1,
@@ -339,6 +374,11 @@ SMALL = Recipe(
     projection_dim=32,
     levels=(0, 1, 2, 3),
 )
+
+
+def test_ranks_without_pairs_are_refused():
+    with pytest.raises(ValueError, match=r"'first': `rank_weight` \(0.5\) needs pairs: set `paired=True`"):
+        replace(STAGE, rank_weight=0.5)
 
 
 def _losses(folder: Path) -> list[float]:

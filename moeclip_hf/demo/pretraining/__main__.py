@@ -14,8 +14,9 @@ from .train import Recipe, Stage, pretrain
 
 # First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
 # tell the two apart by, as the rate falls. Then things above all: in pieces, where one fills many patches, then whole.
-# Then, long, both kinds with several irregularities each; then products as well; last, more of these, and surfaces
-# of many equal marks.
+# Then, long, both kinds with several irregularities each; then products as well; then more of these, and surfaces
+# of many equal marks. Last, what an image's score depends on: irregular pictures above sound ones, by the highest
+# patch of the smoothed map.
 STAGES = (
     Stage(
         "main",
@@ -130,6 +131,21 @@ STAGES = (
         warmup=40,
         decay=3200,
         peak_weight=0.5,
+        paired=True,
+        mixture="repeats",
+    ),
+    Stage(
+        "ranks",
+        size=168,
+        steps=3400,
+        images=12000,
+        first=500,
+        growth=900,
+        batch_size=24,
+        learning_rate=8e-4,
+        warmup=40,
+        decay=3200,
+        rank_weight=1.0,
         paired=True,
         mixture="repeats",
     ),

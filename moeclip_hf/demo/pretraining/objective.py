@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPModel
 
+from ...processing_moeclip import smooth_anomaly_logits
+
 
 UNSURE_SHARE, IRREGULAR_SHARE = 0.02, 0.08
 """Shares of a patch: irregular from the second on, not counted between the two, sound below the first."""
@@ -92,8 +94,11 @@ class RegionTextObjective(nn.Module):
         mean = self.mean_head(tokens[-1][:, 1:].mean(1)).float()
         return patches, F.normalize(image, dim=-1), F.normalize(mean, dim=-1)
 
-    def forward(self, batch: Batch, peak_weight: float = 0.0) -> dict[str, torch.Tensor]:
-        """Loss terms: `state`, `peak`, `image_state` and `mean_state` (sound or not), nouns (what), and `loss`."""
+    def forward(self, batch: Batch, peak_weight: float = 0.0, rank_weight: float = 0.0) -> dict[str, torch.Tensor]:
+        """Loss terms: `state`, `peak`, `rank`, `image_state` and `mean_state` (sound or not), nouns (what), and `loss`.
+
+        A weight of 0 leaves its term out of `loss`; `rank`, which needs pairs, is then not computed.
+        """
         texts = self.encode_texts(torch.cat([batch.normal_ids, batch.abnormal_ids]))
         normal, abnormal = texts.chunk(2)
         repeats = len(batch.pixel_values) // len(normal)
@@ -124,6 +129,9 @@ class RegionTextObjective(nn.Module):
         terms["loss"] = state + 0.3 * (image_state + mean_state) + 0.1 * (terms["noun"] + terms["image_noun"])
         if peak_weight:
             terms["loss"] = terms["loss"] + peak_weight * terms["peak"]
+        if rank_weight:
+            terms["rank"] = rank_loss(sum(logits) / len(logits), batch.irregular)
+            terms["loss"] = terms["loss"] + rank_weight * terms["rank"]
         return terms
 
 
@@ -150,6 +158,26 @@ def peak_loss(logits: torch.Tensor, irregular: torch.Tensor) -> torch.Tensor:
     peaks = logits.topk(3, dim=-1).values.mean(-1)
     losses = F.binary_cross_entropy_with_logits(peaks, (share >= IRREGULAR_SHARE).float(), reduction="none")
     return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def rank_loss(logits: torch.Tensor, irregular: torch.Tensor) -> torch.Tensor:
+    """How far irregular pictures fall short of standing above sound ones, by their highest patch: softplus of the gap.
+
+    Takes pairs (B, N), the second half of the rows being the sound twins of the first. As where anomalies are scored,
+    the maps are smoothed before the highest patch is looked for; in an irregular picture among the irregular ones, so
+    that no sound one is raised in their stead. Each picture is compared with its own twin and with every twin, half and
+    half. Pictures with nothing but unsure patches do not count; 0 if all are such.
+    """
+    side = int(logits.shape[1] ** 0.5)
+    smoothed = smooth_anomaly_logits(logits.unflatten(1, (side, side))).flatten(1)
+    found, twins = smoothed.chunk(2)
+    marked = irregular.chunk(2)[0] >= IRREGULAR_SHARE
+    known = marked.any(-1)
+    found = found.masked_fill(~marked, float("-inf")).amax(-1)[known]  # (known,)
+    highest = twins.amax(-1)  # (B / 2,)
+    if not len(found):
+        return logits.new_zeros(())
+    return (F.softplus(highest[known] - found).mean() + F.softplus(highest - found[:, None]).mean()) / 2
 
 
 def noun_loss(logits: torch.Tensor, noun_ids: torch.Tensor) -> torch.Tensor:

@@ -29,9 +29,10 @@ class Stage:
     """One part of the recipe: its steps draw from a pool that grows from `first` to `images` over `growth` steps.
 
     The rate warms up over `warmup` steps, stays, and falls linearly to zero over the last `decay` steps. `peak_weight`
-    is that of the loss on each picture's highest patches. `paired` fills half of the batch with the sound twins of the
-    other half. `mixture` names what is drawn, one of `MIXTURES`. `piece` is the side in patches of the square piece that
-    is seen of each picture, mostly around something irregular; None shows it whole.
+    is that of the loss on each picture's highest patches, `rank_weight` that of the loss on which of two pictures stands
+    higher. `paired` fills half of the batch with the sound twins of the other half; ranks need it. `mixture` names what
+    is drawn, one of `MIXTURES`. `piece` is the side in patches of the square piece that is seen of each picture, mostly
+    around something irregular; None shows it whole.
     """
 
     name: str
@@ -45,10 +46,17 @@ class Stage:
     warmup: int
     decay: int
     peak_weight: float = 0.0
+    rank_weight: float = 0.0
     paired: bool = False
     mixture: str = "broad"
     piece: int | None = None
     shard_size: int = 500
+
+    def __post_init__(self):
+        if self.rank_weight and not self.paired:
+            raise ValueError(
+                f"stage {self.name!r}: `rank_weight` ({self.rank_weight}) needs pairs: set `paired=True`."
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, 0-based."""
@@ -355,7 +363,7 @@ def _train_step(
     bfloat16: bool,
 ) -> dict[str, float]:
     with torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=bfloat16):
-        terms = model(batch, stage.peak_weight)
+        terms = model(batch, stage.peak_weight, stage.rank_weight)
     model.zero_grad(set_to_none=True)
     terms["loss"].backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
