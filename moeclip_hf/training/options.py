@@ -5,8 +5,7 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import argparse
 
-from ..data.benchmarks import DOMAINS
-from ..data.options import add_data_options
+from ..data.options import add_data_options, add_domain_option
 
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "loss")
@@ -55,11 +54,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--metric", choices=METRICS, default="pixel_auroc", help="what is best there (default: pixel_auroc)"
     )
-    data.add_argument(
-        "--smoothing",
-        choices=DOMAINS,
-        help="domain of the validation's protocol (default: the benchmark's; industrial for own data)",
-    )
+    add_domain_option(data)
     data.add_argument(
         "--adapters-only",
         action="store_true",

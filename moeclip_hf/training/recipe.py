@@ -81,7 +81,7 @@ def build_arguments(options: argparse.Namespace, recipe: Recipe) -> MoECLIPTrain
     arguments = {"eval_strategy": "no"}
     if options.validation_data is not None:
         arguments = {
-            "eval_smoothing": options.smoothing or find_domain(options.validation_data, options.validation_root),
+            "eval_smoothing": options.domain or find_domain(options.validation_data, options.validation_root),
             "eval_strategy": strategy,
             "eval_steps": options.save_steps,
             "load_best_model_at_end": True,

@@ -379,6 +379,12 @@ def test_validation_on_the_training_data(run, data, capsys):
         assert "must not be the training data" in one_line_error(capsys)
 
 
+def test_domain_of_the_validation(run, validation, capsys):
+    # the smoothing of medical images reaches further than the grid of 4 x 4 patches
+    assert run("--validation-data", validation, "--domain", "medical") == 1
+    assert "`smoothing` 'medical' with kernel 9 needs a grid of at least 5 patches" in one_line_error(capsys)
+
+
 @pytest.mark.parametrize(("metric", "advice"), [("pixel_ap", "choose image_auroc"), ("pixel_auroc", "image_auroc")])
 def test_metric_without_masks(run, tmp_path, capsys, metric, advice):
     validation = write_benchmark(tmp_path / "plain", with_masks=False)
