@@ -414,6 +414,17 @@ def test_a_batch_moves_with_all_its_tensors():
             assert getattr(moved, name).shape == value.shape
 
 
+def test_a_stage_may_end_with_a_share_of_the_weights_that_it_began_with(tmp_path):
+    recipe = replace(SMALL, stages=(replace(STAGE, steps=1), replace(STAGE, name="second", steps=2)))
+    kept = replace(recipe, stages=(recipe.stages[0], replace(recipe.stages[1], kept_share=0.25)))
+    saved = {}
+    for name, chosen, steps in (("before", recipe, 1), ("after", recipe, None), ("kept", kept, None)):
+        pretrain(chosen, tmp_path / name, stop_after=steps, bfloat16=False, progress=False)
+        saved[name] = torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["average"]
+    for name, value in saved["kept"].items():
+        torch.testing.assert_close(value, 0.25 * saved["before"][name] + 0.75 * saved["after"][name], msg=name)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_begun_on_cuda_goes_on_on_the_cpu_with_the_same_losses(tmp_path):

@@ -31,8 +31,9 @@ class Stage:
     The rate warms up over `warmup` steps, stays, and falls linearly to zero over the last `decay` steps. `peak_weight`
     is that of the loss on each picture's highest patches, `rank_weight` that of the loss on which of two pictures stands
     higher. `paired` fills half of the batch with the sound twins of the other half; ranks need it. `mixture` names what
-    is drawn, one of `MIXTURES`. `piece` is the side in patches of the square piece that is seen of each picture, mostly
-    around something irregular; None shows it whole.
+    is drawn, one of `MIXTURES`. `kept_share` is that of the weights the stage began with in those it ends with, a mean
+    that can be better than either. `piece` is the side in patches of the square piece that is seen of each picture,
+    mostly around something irregular; None shows it whole.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Stage:
     rank_weight: float = 0.0
     paired: bool = False
     mixture: str = "broad"
+    kept_share: float = 0.0
     piece: int | None = None
     shard_size: int = 500
 
@@ -249,7 +251,7 @@ class _Run:
         self.stage, self.step = 0, 0
         clip = build_clip(recipe, len(self.tokenizer), recipe.stages[0].size)
         self.model = RegionTextObjective(clip, recipe.levels).to(device)
-        self.average = self._copy_of_weights()
+        self.first, self.average = self._copy_of_weights(), self._copy_of_weights()
         self.optimizers = _optimizers(self.model, recipe)
         if (output / "checkpoint.pt").exists():
             self._resume(torch.load(output / "checkpoint.pt", map_location=device, weights_only=True))
@@ -261,7 +263,7 @@ class _Run:
         self.stage, self.step = saved["stage"], saved["step"]
         resize_positions(self.model.clip, self.recipe.stages[self.stage].size)
         self.model.load_state_dict(saved["model"])
-        self.average = saved["average"]
+        self.first, self.average = saved["first"], saved["average"]
         self.optimizers = _optimizers(self.model, self.recipe)
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -274,7 +276,7 @@ class _Run:
         self.stage, self.step = self.stage + 1, 0
         self.model.load_state_dict(self.average)
         resize_positions(self.model.clip, self.recipe.stages[self.stage].size)
-        self.average = self._copy_of_weights()
+        self.first, self.average = self._copy_of_weights(), self._copy_of_weights()
         self.optimizers = _optimizers(self.model, self.recipe)
 
     def open_pool(self, workers: int) -> SamplePool:
@@ -300,17 +302,27 @@ class _Run:
         batch = make_batch(pool, self.tokenizer, stage, self.step, self.recipe.seed).to(self.device)
         began = time.perf_counter()
         terms = _train_step(self.model, self.optimizers, batch, stage, self.step, bfloat16)
-        _update_average(self.average, self.model, min(self.recipe.average, (self.step + 1) / (self.step + 10)))
+        _update_average(
+            self.average, self.model.state_dict(), min(self.recipe.average, (self.step + 1) / (self.step + 10))
+        )
         entry = {"stage": stage.name, "step": self.step, **terms, "seconds": time.perf_counter() - began}
         with open(self.output / "log.jsonl", "a") as file:
             file.write(json.dumps(entry) + "\n")
         self.step += 1
+        if self.step == stage.steps:
+            _update_average(self.average, self.first, 1 - stage.kept_share)
         return terms
 
     def save(self) -> None:
         """Write the checkpoint, and the averaged weights as a CLIP that can be used."""
-        state = {"stage": self.stage, "step": self.step, "model": self.model.state_dict(), "average": self.average}
-        state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
+        state = {
+            "stage": self.stage,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "first": self.first,
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
         temporary = self.output / "checkpoint.partial"
         torch.save(state, temporary)
         os.replace(temporary, self.output / "checkpoint.pt")
@@ -375,8 +387,8 @@ def _train_step(
 
 
 @torch.no_grad()
-def _update_average(average: dict[str, torch.Tensor], model: RegionTextObjective, keep: float) -> None:
-    for name, value in model.state_dict().items():
+def _update_average(average: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], keep: float) -> None:
+    for name, value in weights.items():
         if value.is_floating_point():
             average[name].lerp_(value, 1 - keep)
         else:
