@@ -15,15 +15,7 @@ from moeclip_hf.demo.pretraining.__main__ import main as pretraining_main
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
 from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
-from moeclip_hf.demo.pretraining.objective import (
-    IRREGULAR_SHARE,
-    Batch,
-    RegionTextObjective,
-    noun_loss,
-    peak_loss,
-    rank_loss,
-    state_loss,
-)
+from moeclip_hf.demo.pretraining.objective import IRREGULAR_SHARE, Batch, RegionTextObjective
 from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample
 from moeclip_hf.demo.pretraining.scenes import SCENES, object_scene, render, scene_nouns, structural_irregularity
 from moeclip_hf.demo.pretraining.shards import SamplePool, patch_shares
@@ -261,65 +253,6 @@ def test_words_of_the_test_categories_never_occur_in_training_texts():
 
 
 # ---------------------------------------------------------------- objective and loop
-
-
-def test_state_loss_matches_a_loop():
-    logits = torch.tensor([[2.0, -1.0, 0.5, 1.0, 3.0]])
-    shares = torch.tensor([[0.5, 0.0, 0.05, 0.01, 0.0]])
-    compared = torch.tensor([[0.0, 0.0, 0.0, 0.05, 0.4]])
-    terms = [(6, -2.0), (1, -1.0), (1, 1.0), (6, 3.0)]
-    expected = sum(weight * np.log1p(np.exp(value)) for weight, value in terms) / 14
-    assert state_loss(logits, shares, compared).item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_peak_loss_looks_at_three_patches_and_skips_unsure_pictures():
-    logits = torch.tensor([[9.0, 3.0, 0.0, -5.0], [1.0, 1.0, 1.0, 1.0], [8.0, 8.0, 8.0, 8.0]])
-    shares = torch.tensor([[0.0, 0.3, 0.0, 0.0], [0.0, 0.0, 0.01, 0.0], [0.0, 0.05, 0.0, 0.0]])
-    softplus = torch.nn.functional.softplus
-    expected = (softplus(torch.tensor(-4.0)) + softplus(torch.tensor(1.0))) / 2
-    assert peak_loss(logits, shares).item() == pytest.approx(expected.item(), abs=1e-6)
-
-
-def _smoothed(grid: np.ndarray) -> np.ndarray:
-    """A Gaussian of 7 x 7 patches and sigma 1, mirrored at the borders, one patch at a time."""
-    rows, columns = grid.shape
-    weights = np.exp(-(np.arange(-3, 4) ** 2) / 2) / np.exp(-(np.arange(-3, 4) ** 2) / 2).sum()
-    padded = np.pad(grid, 3, mode="reflect")
-    kernel = np.outer(weights, weights)
-    return np.array([[(padded[y : y + 7, x : x + 7] * kernel).sum() for x in range(columns)] for y in range(rows)])
-
-
-def test_rank_loss_compares_smoothed_peaks_with_the_own_twin_and_with_all():
-    rng = np.random.default_rng(3)
-    logits, shares = rng.normal(0, 3, (6, 25)), np.zeros((6, 25))
-    shares[0, [3, 4, 20]] = 0.5, 0.08, 0.07  # two irregular patches and an unsure one
-    shares[2, 12] = 1.0
-    shares[1, 7] = 0.05  # nothing but unsure
-    heights = np.stack([_smoothed(row.reshape(5, 5)).reshape(-1) for row in logits])
-    found = {0: max(heights[0, 3], heights[0, 4]), 2: heights[2, 12]}
-    twins = heights[3:].max(-1)
-    own = np.mean([np.log1p(np.exp(twins[row] - height)) for row, height in found.items()])
-    others = np.mean([np.log1p(np.exp(twin - height)) for height in found.values() for twin in twins])
-    assert rank_loss(torch.tensor(logits), torch.tensor(shares)).item() == pytest.approx((own + others) / 2, abs=1e-5)
-
-
-def test_rank_loss_of_sound_pictures_is_zero_and_nothing_but_irregular_patches_is_raised():
-    logits, shares = torch.randn(4, 81, generator=torch.Generator().manual_seed(0)), torch.zeros(4, 81)
-    assert rank_loss(logits, shares) == 0
-    shares[:2, 0] = 1.0
-    logits[:2, 80] = 20.0  # the highest patch is a sound one
-    (gradient,) = torch.autograd.grad(rank_loss(logits.requires_grad_(), shares), logits)
-    assert (gradient[:2, 0] < 0).all()
-    assert (gradient[:2, 40:] == 0).all()
-    assert (gradient[2:] >= 0).all()
-
-
-def test_noun_loss_shares_the_target_among_equal_nouns_and_skips_unknown_ones():
-    logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0], [9.0, 9.0, 9.0]])
-    rows = logits.log_softmax(-1)
-    expected = -(rows[0, :2].mean() + rows[1, :2].mean()) / 2
-    assert noun_loss(logits, torch.tensor([7, 7, -1])).item() == pytest.approx(expected.item(), abs=1e-6)
-    assert noun_loss(logits, torch.tensor([-1, -1, -1])).item() == 0
 
 
 def test_attention_of_the_pretraining_is_that_of_the_saved_model(tokenizer):
