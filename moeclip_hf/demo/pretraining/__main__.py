@@ -15,8 +15,8 @@ from .train import Recipe, Stage, pretrain
 # First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
 # tell the two apart by, as the rate falls. Then things above all: in pieces, where one fills many patches, then whole.
 # Then, long, both kinds with several irregularities each; then products as well; then more of these, and surfaces
-# of many equal marks. Last, what an image's score depends on: irregular pictures above sound ones, by the highest
-# patch of the smoothed map. The mean of the weights before and after it ranks pictures better than either.
+# of many equal marks. Last, twice, what an image's score depends on: irregular pictures above sound ones, by the
+# highest patch of the smoothed map. The mean of the weights before and after each ranks pictures better than either.
 STAGES = (
     Stage(
         "main",
@@ -145,6 +145,22 @@ STAGES = (
         learning_rate=8e-4,
         warmup=40,
         decay=3200,
+        rank_weight=1.0,
+        paired=True,
+        mixture="repeats",
+        kept_share=0.5,
+    ),
+    Stage(
+        "again",
+        size=168,
+        steps=1600,
+        images=12000,
+        first=12000,
+        growth=1,
+        batch_size=24,
+        learning_rate=6e-4,
+        warmup=20,
+        decay=1500,
         rank_weight=1.0,
         paired=True,
         mixture="repeats",
