@@ -10,6 +10,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from ...cli.model_options import find_device
 from .measure import measure_procedural
 from .train import Recipe, Stage, pretrain
+from .unfamiliar import measure_unfamiliar
 
 
 # First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
@@ -198,7 +199,8 @@ def main() -> None:
         bfloat16=not arguments.float32,
     )
     clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    figures = measure_procedural(clip, CLIPTokenizer.from_pretrained(folder))
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    figures = {**measure_procedural(clip, tokenizer), "unfamiliar": measure_unfamiliar(clip, tokenizer)}
     (arguments.output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
