@@ -6,10 +6,9 @@ choose nothing. These six have the same camera and the same kinds of defect.
 
 import numpy as np
 from PIL import Image
-from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
-from ...processing_moeclip import smooth_anomaly_logits
+from ...processing_moeclip import resize_anomaly_map, smooth_anomaly_logits
 from ..benchmark.canvas import (
     Fault,
     Scene,
@@ -218,9 +217,8 @@ def _measure_one(
             masks.append(np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > 0)
     nouns = [category.name.replace("_", " ")] * len(images)
     maps = smooth_anomaly_logits(state_maps(clip, tokenizer, normalise(np.stack(images)), nouns)[0])
-    full = F.interpolate(maps[:, None], (size, size), mode="bilinear", align_corners=True)[:, 0]
     masks = np.stack(masks)
     return {
         "image_auroc_by_patches": auroc(maps.flatten(1).amax(1).numpy(), masks.any((1, 2))),
-        "pixel_auroc": auroc(full.numpy(), masks),
+        "pixel_auroc": auroc(resize_anomaly_map(maps, size).numpy(), masks),
     }
