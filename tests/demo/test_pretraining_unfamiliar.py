@@ -33,7 +33,7 @@ def test_a_fault_is_drawn_into_the_same_scene_and_stays_small(category):
             assert 0 < changed.mean() < 0.2
 
 
-def test_their_names_occur_nowhere_else():
+def test_nothing_else_that_is_drawn_has_their_names():
     drawn = {category.name.replace("_", " ") for category in (*TRAIN_CATEGORIES, *TEST_CATEGORIES)}
     drawn |= {*scene_nouns(), *(noun for nouns in PRODUCT_NOUNS.values() for noun in nouns)}
     assert drawn.isdisjoint(category.name.replace("_", " ") for category in UNFAMILIAR)
