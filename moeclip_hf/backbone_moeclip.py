@@ -196,6 +196,35 @@ def backbone_state_dict(clip: CLIPModel, config: MoECLIPConfig) -> dict[str, tor
     return state_dict
 
 
+def projection_state_dict(clip: CLIPModel, config: MoECLIPConfig) -> dict[str, torch.Tensor]:
+    """Takes the projections out of a CLIP, by which its patches and texts can be compared before any training.
+
+    Args:
+        clip (`CLIPModel`): The CLIP.
+        config ([`MoECLIPConfig`]): The model's configuration.
+
+    Returns:
+        `dict[str, torch.Tensor]`: weights of each of the `patch_projections`, of the `text_adapter` and of the
+        `image_head`'s convolutions, the first of which passes on each patch as it is.
+
+    Raises:
+        ValueError: If the model's embeddings have another width than the CLIP's.
+    """
+    if config.projection_dim != clip.config.projection_dim:
+        raise ValueError(
+            f"`projections_from_clip` (True) needs `projection_dim` ({config.projection_dim}) to be the CLIP's "
+            f"({clip.config.projection_dim}): leave one of the two out."
+        )
+    num_projections = len(config.feature_layers) if config.share_patch_projections else config.num_maps
+    visual = clip.visual_projection.weight  # (projection_dim, hidden_size)
+    state_dict = {f"patch_projections.{index}.weight": visual for index in range(num_projections)}
+    state_dict["text_adapter.weight"] = clip.text_projection.weight
+    if config.use_image_head:
+        state_dict["image_head.depthwise_conv.weight"] = visual.new_tensor([0, 1, 0]).expand(visual.shape[1], 1, 3)
+        state_dict["image_head.pointwise_conv.weight"] = visual[..., None]
+    return state_dict
+
+
 def hub_arguments(kwargs: Mapping) -> dict:
     """Picks the arguments that choose files on the Hub.
 

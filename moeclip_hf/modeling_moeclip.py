@@ -40,6 +40,7 @@ from .backbone_moeclip import (
     hub_arguments,
     is_adapter_key,
     load_clip,
+    projection_state_dict,
     remove_earlier_weights,
     weights_errors,
 )
@@ -494,6 +495,7 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
         *,
         image_size: int | None = None,
         hidden_act: str | None = None,
+        projections_from_clip: bool = False,
         **config_fields,
     ) -> "MoECLIPForAnomalyDetection":
         """Builds a fresh model on a pretrained CLIP, in float32, its position embeddings resized once.
@@ -503,6 +505,9 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
             image_size (`int`, *optional*):
                 Input size in pixels, a multiple of the patch size. `None`: the largest one up to 518.
             hidden_act (`str`, *optional*): Activation of both towers. `None`: the CLIP's own.
+            projections_from_clip (`bool`, *optional*, defaults to `False`):
+                Whether patch projections, text adapter and image head begin as the CLIP's own projections, instead of
+                at random as in the paper.
             **config_fields: Fields of [`MoECLIPConfig`]. `feature_layers` defaults to the ends of the tower's four
                 quarters, `projection_dim` to the CLIP's, `base_model_revision` to the commit that a CLIP from the Hub
                 is at.
@@ -511,7 +516,8 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
             [`MoECLIPForAnomalyDetection`] in evaluation mode.
 
         Raises:
-            ValueError: If the tower has fewer than 4 layers and no `feature_layers` are given, or a field is wrong.
+            ValueError: If the tower has fewer than 4 layers and no `feature_layers` are given, a field is wrong, or the
+                CLIP's projections have another width.
         """
         if isinstance(clip_name_or_path_or_model, CLIPModel):
             clip = clip_name_or_path_or_model
@@ -524,6 +530,8 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
 
         model = cls(config_on_clip(clip.config, image_size=image_size, hidden_act=hidden_act, **config_fields))
         model.load_state_dict(backbone_state_dict(clip, model.config), strict=False)
+        if projections_from_clip:
+            model.load_state_dict(projection_state_dict(clip, model.config), strict=False)
         return model.eval()
 
     @classmethod

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import build_clip, randomize_adapters
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModel, CLIPModel, CLIPVisionModel
 
 from moeclip_hf import MoECLIPConfig, MoECLIPForAnomalyDetection
@@ -346,6 +347,32 @@ class TestFromClip:
             MoECLIPForAnomalyDetection.from_clip(clip, image_size=56)
         model = MoECLIPForAnomalyDetection.from_clip(clip, image_size=56, feature_layers=(2,), moe_lora={"r": 2})
         assert model.config.feature_layers == (2,)
+
+    @pytest.mark.parametrize("share", [True, False])
+    def test_projections_from_the_clip_compare_as_the_clip_does(self, tiny_clip, share):
+        """Before training, patches and texts are embedded as the CLIP itself embeds pictures and texts."""
+        model = MoECLIPForAnomalyDetection.from_clip(
+            tiny_clip, image_size=56, projections_from_clip=True, share_patch_projections=share
+        )
+        inputs = make_inputs(model)
+        output = model(**inputs, output_hidden_states=True)
+        for level, layer in enumerate(model.config.feature_layers):
+            tokens = tiny_clip.vision_model.post_layernorm(output.hidden_states[layer + 1][:, 1:])
+            expected = nn.functional.normalize(tiny_clip.visual_projection(tokens), dim=-1)
+            torch.testing.assert_close(output.patch_embeds[3 * level], expected)
+        tokens = nn.functional.gelu(nn.functional.layer_norm(tokens, tokens.shape[-1:]))
+        expected = nn.functional.normalize(tiny_clip.visual_projection(tokens), dim=-1).mean(dim=1)
+        torch.testing.assert_close(output.image_embeds, expected)
+        first = tiny_clip.get_text_features(inputs["input_ids"][0]).pooler_output
+        first = nn.functional.normalize(nn.functional.leaky_relu(first), dim=-1)
+        means = torch.stack([first[:2].mean(0), first[2:].mean(0)])
+        torch.testing.assert_close(output.text_embeds[0], nn.functional.normalize(means, dim=-1))
+
+    def test_projections_from_the_clip_keep_its_width(self, tiny_clip):
+        with pytest.raises(ValueError, match=r"`projections_from_clip` \(True\) needs `projection_dim` \(8\) to be"):
+            MoECLIPForAnomalyDetection.from_clip(
+                tiny_clip, image_size=56, projections_from_clip=True, projection_dim=8
+            )
 
     def test_towers_are_the_clips_own(self, tiny_clip):
         model = MoECLIPForAnomalyDetection.from_clip(tiny_clip, image_size=56, moe_lora=None)

@@ -117,6 +117,7 @@ def test_results_are_those_of_the_packaged_model():
     rows = {
         "trained": "mean, trained",
         "the same model untrained": "mean, same model untrained",
+        "untrained, but the CLIP's own projections": "mean, untrained, CLIP's projections",
         "local contrast, without a model": "mean, local-contrast heuristic",
     }
     for row, on_card in rows.items():

@@ -56,7 +56,8 @@ def run_demo(
 
     Returns:
         `dict`: the trained model's results on the test half; `meta["baselines"]` holds those of the same model
-        untrained (`"untrained"`) and of the local-contrast heuristic (`"local_contrast"`).
+        untrained, its projections drawn at random (`"untrained"`) or the CLIP's, where the training begins (`"clip"`),
+        and of the local-contrast heuristic (`"local_contrast"`).
 
     Raises:
         OSError: If the folder cannot be written.
@@ -71,7 +72,9 @@ def run_demo(
     report(f"model: {total:,d} parameters, {trainable:,d} of them trained ({100 * trainable / total:.1f} %)")
 
     report("evaluating the untrained model and the local-contrast heuristic on the test half")
-    untrained = evaluate_model(model, processor, test_data, progress=progress)
+    drawn_model, _ = build_model(training.change({"projections_from_clip": False}))
+    untrained = evaluate_model(drawn_model, processor, test_data, progress=progress)
+    start = evaluate_model(model, processor, test_data, progress=progress)
     heuristic = evaluate_local_contrast(AnomalyDetectionDataset(test_data, processor.image_processor))
 
     report(f"training on {len(train_data)} pictures of the training half")
@@ -82,7 +85,7 @@ def run_demo(
 
     report("evaluating the trained model on the test half")
     results = evaluate_model(model, processor, test_data, progress=progress)
-    baselines = {"untrained": untrained, "local_contrast": heuristic}
+    baselines = {"untrained": untrained, "clip": start, "local_contrast": heuristic}
     results["meta"].update(
         model=str(output / "model"),
         data=str(output / "data" / "test"),

@@ -6,6 +6,7 @@ from ..evaluation import METRICS, TITLES
 ROWS = {
     "trained": "mean, trained",
     "untrained": "mean, same model untrained",
+    "clip": "mean, untrained, CLIP's projections",
     "local_contrast": "mean, local-contrast heuristic",
 }
 

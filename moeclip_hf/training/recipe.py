@@ -153,7 +153,8 @@ def build_model(recipe: Recipe) -> tuple[MoECLIPForAnomalyDetection, MoECLIPProc
     """
     set_seed(recipe.seed)
     clip = recipe.values["clip"]
-    model = MoECLIPForAnomalyDetection.from_clip(clip, **get_model_arguments(recipe))
+    from_clip = recipe.values.get("projections_from_clip", False)
+    model = MoECLIPForAnomalyDetection.from_clip(clip, projections_from_clip=from_clip, **get_model_arguments(recipe))
     trained, total = model.get_nb_trainable_parameters()
     logger.info(
         "trainable params: %s || all params: %s || trainable%%: %.4f",

@@ -20,6 +20,7 @@ _RUN_KEYS = {
     "clip": (str,),
     "data": (str,),
     "image_size": (int, None),
+    "projections_from_clip": (bool,),
     "augmentation": (bool,),
 }
 _TRAINING_KEYS = {

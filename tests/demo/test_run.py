@@ -55,7 +55,7 @@ def test_run_leaves_results_model_and_sheet(run):
         assert set(found["classes"]) == set(written["classes"])
         mean = np.mean([values["pixel_auroc"] for values in found["classes"].values()])
         assert found["mean"]["pixel_auroc"] == pytest.approx(mean)
-    assert set(written["meta"]["baselines"]) == {"untrained", "local_contrast"}
+    assert set(written["meta"]["baselines"]) == {"untrained", "clip", "local_contrast"}
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.width > 500
     table = next(line for line in lines if "mean, trained" in line)
