@@ -215,9 +215,8 @@ def projection_state_dict(clip: CLIPModel, config: MoECLIPConfig) -> dict[str, t
             f"`projections_from_clip` (True) needs `projection_dim` ({config.projection_dim}) to be the CLIP's "
             f"({clip.config.projection_dim}): leave one of the two out."
         )
-    num_projections = len(config.feature_layers) if config.share_patch_projections else config.num_maps
     visual = clip.visual_projection.weight  # (projection_dim, hidden_size)
-    state_dict = {f"patch_projections.{index}.weight": visual for index in range(num_projections)}
+    state_dict = {f"patch_projections.{index}.weight": visual for index in range(config.num_patch_projections)}
     state_dict["text_adapter.weight"] = clip.text_projection.weight
     if config.use_image_head:
         state_dict["image_head.depthwise_conv.weight"] = visual.new_tensor([0, 1, 0]).expand(visual.shape[1], 1, 3)

@@ -286,6 +286,11 @@ class MoECLIPConfig(PreTrainedConfig):
         """Number of anomaly maps: one per feature layer and averaging window."""
         return len(self.feature_layers) * len(self.patch_average_kernel_sizes)
 
+    @property
+    def num_patch_projections(self) -> int:
+        """Number of patch projections: one per feature layer, or per map if a layer's scales do not share theirs."""
+        return len(self.feature_layers) if self.share_patch_projections else self.num_maps
+
     def _validate_towers(self):
         image_size, patch_size = self.vision_config.image_size, self.vision_config.patch_size
         if image_size < patch_size or image_size % patch_size:

@@ -197,10 +197,9 @@ class MoECLIPForAnomalyDetection(MoECLIPAdapterMixin, MoECLIPPreTrainedModel):
         for layer in self.vision_model.encoder.layers:
             attach_moe_lora(layer)  # empty where this adapter has no experts: an adapter loaded later may have some
 
-        num_layers = len(config.feature_layers)
         self.patch_projections = nn.ModuleList(
             Projection(vision_config.hidden_size, config.projection_dim, config.patch_projection_act)
-            for _ in range(num_layers if config.share_patch_projections else config.num_maps)
+            for _ in range(config.num_patch_projections)
         )
         self.image_head = None
         if config.use_image_head:
