@@ -1,20 +1,25 @@
 """More pictures to train on: the endless patterns that the tiny CLIP was pretrained on, with their irregularities.
 
-A few drawn categories teach a model those categories. Surfaces and things of any kind, each with another name and often
-several irregularities, keep what it learns from them general. They hold none of the benchmark's categories.
+A few drawn categories teach a model those categories. Surfaces and things of any kind, each with another name, damaged
+as photographs show it, keep what it learns from them general. They hold none of the benchmark's categories.
 """
 
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from .benchmark.writing import save_picture
-from .pretraining.samples import DENSE, draw_sample
+from .pretraining.samples import DAMAGED, draw_sample
 from .workers import end_with_parent
+
+
+_MIXTURE = replace(DAMAGED, products=(sum(DAMAGED.products), 0.0))
+"""Products of no category instead of the training half's."""
 
 
 def write_patterns(folder: str | os.PathLike, *, count: int, size: int, seed: int, num_workers: int = 2) -> Path:
@@ -44,7 +49,7 @@ def write_patterns(folder: str | os.PathLike, *, count: int, size: int, seed: in
 
 
 def _write_pattern(number: int, *, folder: Path, size: int, seed: int) -> None:
-    sample = draw_sample(seed, number, size, irregular_share=1.0, mixture=DENSE)
+    sample = draw_sample(seed, number, size, irregular_share=1.0, mixture=_MIXTURE)
     name = sample.noun.replace(" ", "_")
     if number % 8 == 0 or not sample.mask.any():
         save_picture(Image.fromarray(sample.twin), folder / name / "test" / "good" / f"{number:04d}.png")

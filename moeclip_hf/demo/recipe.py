@@ -28,7 +28,7 @@ class DemoRecipe:
 
     benchmark_seed: int = 0
     counts: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(DEFAULT_COUNTS))
-    num_patterns: int = 1000
+    num_patterns: int = 900
     image_size: int = TRAINING.values["image_size"]
     num_train_epochs: float = TRAINING.values["num_train_epochs"]
     batch_size: int = TRAINING.values["per_device_train_batch_size"]

@@ -49,6 +49,11 @@ class Canvas:
         return cos * x + sin * y, cos * y - sin * x
 
 
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number between the two; each doubling within the range is as likely as another."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def spectral_noise(
     rng: np.random.Generator,
     canvas: Canvas,
@@ -91,6 +96,11 @@ def smooth_step(field: np.ndarray, width: float) -> np.ndarray:
     """0 below -width, 1 above width, smooth in between."""
     t = np.clip(field / (2 * max(width, 1e-6)) + 0.5, 0, 1)
     return t * t * (3 - 2 * t)
+
+
+def mix(image: np.ndarray, other: np.ndarray, amount: np.ndarray) -> np.ndarray:
+    """The first picture (height, width, 3), or the other where the amount (height, width) is 1."""
+    return image + amount[..., None] * (other - image)
 
 
 def warp(image: np.ndarray, shift_x: np.ndarray, shift_y: np.ndarray) -> np.ndarray:

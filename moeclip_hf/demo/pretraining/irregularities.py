@@ -1,7 +1,7 @@
 """Generic irregularities: something in the picture departs from the rest, and a mask says where.
 
 A region (where) and a change (what) are drawn independently of each other, so that every combination occurs. None of
-them imitates a particular kind of damage.
+these imitates a particular kind of damage; those of `damage` do.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .fields import Canvas, blur, smooth_noise, smooth_step, spectral_noise, warp
+from .damage import DAMAGE
+from .fields import Canvas, blur, log_uniform, mix, smooth_noise, smooth_step, spectral_noise, warp
 from .textures import draw_material, random_colour
 
 
@@ -21,16 +22,12 @@ class Irregularity:
     mask: np.ndarray
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
 # ---------------------------------------------------------------- regions: (rng, canvas, x, y) -> softness in [0, 1]
 
 
 def patchy_region(rng, canvas, x, y):
     """A ragged spot: noise cut off by distance."""
-    size = _log_uniform(rng, 0.04, 0.28)
+    size = log_uniform(rng, 0.04, 0.28)
     u, v = canvas.rotated(rng.uniform(0, np.pi), (x, y))
     distance = np.hypot(u, v * rng.uniform(1, 2.5)) / size
     field = 1 - distance + rng.uniform(0.1, 0.5) * smooth_noise(rng, canvas, size * rng.uniform(0.3, 1))
@@ -39,7 +36,7 @@ def patchy_region(rng, canvas, x, y):
 
 def round_region(rng, canvas, x, y):
     """An ellipse, sharp or soft."""
-    size = _log_uniform(rng, 0.03, 0.2)
+    size = log_uniform(rng, 0.03, 0.2)
     u, v = canvas.rotated(rng.uniform(0, np.pi), (x, y))
     distance = np.hypot(u, v * rng.uniform(1, 3)) / size
     return smooth_step(1 - distance, rng.choice([0.08, rng.uniform(0.1, 0.9)]))
@@ -48,7 +45,7 @@ def round_region(rng, canvas, x, y):
 def angular_region(rng, canvas, x, y):
     """A convex shard of three to six straight sides."""
     u, v = canvas.coordinates
-    size = _log_uniform(rng, 0.03, 0.2)
+    size = log_uniform(rng, 0.03, 0.2)
     inside = np.full(canvas.shape, np.inf, np.float32)
     for angle in np.arange(sides := rng.integers(3, 7)) * (2 * np.pi / sides) + rng.normal(0, 0.3, sides):
         reach = size * rng.uniform(0.4, 1.2)
@@ -58,11 +55,11 @@ def angular_region(rng, canvas, x, y):
 
 def line_region(rng, canvas, x, y):
     """A thin wandering line."""
-    length, pieces = _log_uniform(rng, 0.12, 0.9), int(rng.integers(2, 9))
+    length, pieces = log_uniform(rng, 0.12, 0.9), int(rng.integers(2, 9))
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, rng.choice([0.05, 0.3, 0.7]), pieces))
     points = np.concatenate([[[0, 0]], np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1), 0)])
     points = (points - points[len(points) // 2]) * length / pieces + [x, y]
-    width = _log_uniform(rng, 0.004, 0.022)
+    width = log_uniform(rng, 0.004, 0.022)
     return _polyline(canvas, points, width, taper=rng.random() < 0.5)
 
 
@@ -91,7 +88,7 @@ def bundle_region(rng, canvas, x, y):
         half = rng.uniform(0.04, 0.2) * np.array([np.cos(turn), np.sin(turn)])
         middle = np.array([x, y]) + rng.normal(0, spread, 2)
         ends = np.stack([middle - half, middle + rng.normal(0, 0.02, 2), middle + half])
-        region = np.maximum(region, _polyline(canvas, ends, _log_uniform(rng, 0.004, 0.014), taper=True))
+        region = np.maximum(region, _polyline(canvas, ends, log_uniform(rng, 0.004, 0.014), taper=True))
     return region
 
 
@@ -102,7 +99,7 @@ def scatter_region(rng, canvas, x, y):
     region = np.zeros(canvas.shape, np.float32)
     for _ in range(rng.integers(3, 14)):
         cx, cy = np.array([x, y]) + rng.normal(0, spread, 2)
-        size = _log_uniform(rng, 0.01, 0.035)
+        size = log_uniform(rng, 0.01, 0.035)
         region = np.maximum(region, smooth_step(size - np.hypot(u - cx, v - cy), 0.7 / canvas.pixels_per_unit))
     return region
 
@@ -110,7 +107,7 @@ def scatter_region(rng, canvas, x, y):
 def band_region(rng, canvas, x, y):
     """A strip across the picture or across a part of it."""
     u, v = canvas.rotated(rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)]), (x, y))
-    half, length = _log_uniform(rng, 0.015, 0.12), rng.choice([2.0, rng.uniform(0.1, 0.5)])
+    half, length = log_uniform(rng, 0.015, 0.12), rng.choice([2.0, rng.uniform(0.1, 0.5)])
     inside = np.minimum(half - np.abs(v), length - np.abs(u))
     return smooth_step(inside + 0.01 * smooth_noise(rng, canvas, 0.2), rng.choice([0.008, 0.04]))
 
@@ -128,19 +125,15 @@ REGIONS = {
 # ---------------------------------------------------------------- changes: (rng, canvas, image, region) -> new picture
 
 
-def _mix(image: np.ndarray, other: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    return image + amount[..., None] * (other - image)
-
-
 def tone_change(rng, canvas, image, region):
     """Darker or lighter, keeping what lies beneath."""
     factor = rng.choice([rng.uniform(0.15, 0.8), rng.uniform(1.25, 2.5)])
-    return _mix(image, image * factor + (0.05 if factor > 1 else 0), region)
+    return mix(image, image * factor + (0.05 if factor > 1 else 0), region)
 
 
 def colour_change(rng, canvas, image, region):
     """Tinted or covered by one colour."""
-    return _mix(image, np.broadcast_to(random_colour(rng), image.shape), region * rng.uniform(0.25, 1))
+    return mix(image, np.broadcast_to(random_colour(rng), image.shape), region * rng.uniform(0.25, 1))
 
 
 def material_change(rng, canvas, image, region):
@@ -151,7 +144,7 @@ def material_change(rng, canvas, image, region):
         if inside.any():
             shift = image[inside].mean(0) + rng.normal(0, 0.15, 3) - other[inside].mean(0)
             other = other + shift.astype(np.float32)
-    return _mix(image, other, region * rng.uniform(0.5, 1))
+    return mix(image, other, region * rng.uniform(0.5, 1))
 
 
 def transplant(rng, canvas, image, region):
@@ -164,19 +157,19 @@ def transplant(rng, canvas, image, region):
     height, width = canvas.shape
     shift = (rng.integers(height // 6, height - height // 6), rng.integers(width // 6, width - width // 6))
     other = np.roll(other, shift, (0, 1))
-    return _mix(image, other, region)
+    return mix(image, other, region)
 
 
 def smear(rng, canvas, image, region):
     """Detail lost: blurred along one or both directions."""
     sigma = rng.uniform(0.01, 0.06) * canvas.pixels_per_unit
-    return _mix(image, blur(image, sigma), region)
+    return mix(image, blur(image, sigma), region)
 
 
 def roughening(rng, canvas, image, region):
     """Detail added: noise of some fineness."""
     noise = spectral_noise(rng, canvas, exponent=0.3, low=5, high=rng.uniform(15, 50))
-    return _mix(image, image + rng.uniform(0.08, 0.35) * noise[..., None], region)
+    return mix(image, image + rng.uniform(0.08, 0.35) * noise[..., None], region)
 
 
 def dent(rng, canvas, image, region):
@@ -215,7 +208,7 @@ def slip(rng, canvas, image, region):
     u, v = x - cx, y - cy
     shift_x = (np.cos(turn) * u - np.sin(turn) * v - u + dx) * unit
     shift_y = (np.sin(turn) * u + np.cos(turn) * v - v + dy) * unit
-    return _mix(image, warp(image, shift_x, shift_y), region)
+    return mix(image, warp(image, shift_x, shift_y), region)
 
 
 def contrast_change(rng, canvas, image, region):
@@ -223,7 +216,7 @@ def contrast_change(rng, canvas, image, region):
     inside = region > 0.3
     mean = image[inside].mean(0) if inside.any() else image.mean((0, 1))
     factor = rng.choice([rng.uniform(-0.8, 0.5), rng.uniform(1.6, 3)])
-    return _mix(image, mean + (image - mean) * factor, region)
+    return mix(image, mean + (image - mean) * factor, region)
 
 
 def rimmed_spot(rng, canvas, image, region):
@@ -231,8 +224,8 @@ def rimmed_spot(rng, canvas, image, region):
     rim = np.clip(4 * region * (1 - region), 0, 1) if region.max() > 0.9 else region
     soft = blur(region, 0.012 * canvas.pixels_per_unit)
     rim = np.maximum(rim, np.clip(4 * soft * (1 - soft), 0, 1))
-    changed = _mix(image, np.broadcast_to(random_colour(rng), image.shape), region * rng.uniform(0, 0.6))
-    return _mix(changed, np.broadcast_to(random_colour(rng), image.shape), rim * rng.uniform(0.3, 0.9))
+    changed = mix(image, np.broadcast_to(random_colour(rng), image.shape), region * rng.uniform(0, 0.6))
+    return mix(changed, np.broadcast_to(random_colour(rng), image.shape), rim * rng.uniform(0.3, 0.9))
 
 
 CHANGES = {
@@ -299,26 +292,46 @@ def add_irregularity(
     allowed: np.ndarray,
     *,
     changes: Mapping[Callable, float] = CHANGES,
+    damage_share: float = 0.0,
     contrast: float = 0.035,
     tries: int = 4,
 ) -> Irregularity | None:
     """Change the picture somewhere inside `allowed` (bool (height, width)); None when no try can be seen.
 
-    `changes` weighs the kinds of change; `contrast` is the mean difference in [0, 1] from which on one counts as seen.
+    `changes` weighs the kinds of change, instead of which `damage_share` show damage. `contrast` is the mean difference
+    in [0, 1] from which on one counts as seen.
     """
     places = np.flatnonzero(allowed)
     if not len(places):
         return None
     x, y = canvas.coordinates
+    body = allowed.astype(np.float32)
     for _ in range(tries):
-        place = places[rng.integers(len(places))]
-        draw_region, change = _choose(rng, REGIONS), _choose(rng, changes)
-        region = draw_region(rng, canvas, float(x.flat[place]), float(y.flat[place])).astype(np.float32) * allowed
-        if change is not dent:
-            region = region * np.float32(rng.choice([1, 1, rng.uniform(0.4, 1)]))
-        changed = np.clip(change(rng, canvas, image, region), 0, 1).astype(np.float32)
-        reach = blur(region, 0.02 * canvas.pixels_per_unit) if change in (dent, distortion, rimmed_spot) else region
+        number = places[rng.integers(len(places))]
+        place = np.array([x.flat[number], y.flat[number]])
+        if damage_share and rng.random() < damage_share:
+            changed, reach = _choose(rng, DAMAGE)(rng, canvas, image, place, body)
+        else:
+            changed, reach = _change_a_region(rng, canvas, image, place, body, changes)
+        changed = np.clip(changed, 0, 1).astype(np.float32)
         mask = visible_mask(image, changed, np.minimum(reach * 2, 1), canvas, contrast)
         if mask is not None and mask.mean() < 0.4:
             return Irregularity(changed, mask)
     return None
+
+
+def _change_a_region(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    image: np.ndarray,
+    place: np.ndarray,
+    body: np.ndarray,
+    changes: Mapping[Callable, float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture with one change in one region about `place`, and where it may differ, a little beyond that region."""
+    draw_region, change = _choose(rng, REGIONS), _choose(rng, changes)
+    region = draw_region(rng, canvas, float(place[0]), float(place[1])).astype(np.float32) * body
+    if change is not dent:
+        region = region * np.float32(rng.choice([1, 1, rng.uniform(0.4, 1)]))
+    reach = blur(region, 0.02 * canvas.pixels_per_unit) if change in (dent, distortion, rimmed_spot) else region
+    return change(rng, canvas, image, region), reach

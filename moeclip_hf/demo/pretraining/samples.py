@@ -23,12 +23,12 @@ class Mixture:
     """How often what is drawn.
 
     `scenes` weighs the kinds of [`SCENES`], `products` random products and the categories of the benchmark's training
-    half, `repeats` surfaces of equal marks; all of these together weigh 1. `changes` weighs the kinds of irregularity.
-    `plain_share` of the things' skins have one colour. `counts` weighs one, two, three ... irregularities, and
-    `both_share` is how often some come on top of a structural one. `clear_share` of the pictures want irregularities
-    whose mean difference in [0, 1] is at least `clear_contrast`; the others only such as can be seen at all. What light
-    has left of a difference counts from `least_contrast` on. `structural_share` of the irregular scenes that are built
-    of parts have a structural fault.
+    half, `repeats` surfaces of equal marks; all of these together weigh 1. `changes` weighs the kinds of irregularity,
+    `damage_share` of which show damage instead. `plain_share` of the things' skins have one colour. `counts` weighs one,
+    two, three ... irregularities, and `both_share` is how often some come on top of a structural one. `clear_share` of
+    the pictures want irregularities whose mean difference in [0, 1] is at least `clear_contrast`; the others only such as
+    can be seen at all. What light has left of a difference counts from `least_contrast` on. `structural_share` of the
+    irregular scenes that are built of parts have a structural fault.
     """
 
     scenes: tuple[float, ...]
@@ -42,6 +42,7 @@ class Mixture:
     products: tuple[float, float] = (0.0, 0.0)
     repeats: float = 0.0
     structural_share: float = 0.45
+    damage_share: float = 0.0
 
 
 BROAD = Mixture((0.48, 0.28, 0.11, 0.05, 0.08), CHANGES, 0.0, 0.0, 0.0, 0.012)
@@ -73,7 +74,26 @@ REPEATS = replace(
 )
 """More of the products, and surfaces of many equal marks."""
 
-MIXTURES = {"broad": BROAD, "things": THINGS, "dense": DENSE, "products": PRODUCTS, "repeats": REPEATS}
+DAMAGED = replace(
+    REPEATS,
+    scenes=(0.18, 0.12, 0.05, 0.02, 0.03),
+    products=(0.25, 0.27),
+    repeats=0.08,
+    counts=(0.55, 0.25, 0.12, 0.08),
+    both_share=0.3,
+    structural_share=0.4,
+    damage_share=0.75,
+)
+"""Damage as photographs show it, one or a few pieces in a picture."""
+
+MIXTURES = {
+    "broad": BROAD,
+    "things": THINGS,
+    "dense": DENSE,
+    "products": PRODUCTS,
+    "repeats": REPEATS,
+    "damaged": DAMAGED,
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +150,13 @@ def draw_sample(
         if not mask.any() or rng.random() < mixture.both_share:
             for _ in range(1 + rng.choice(len(mixture.counts), p=mixture.counts)):
                 change = add_irregularity(
-                    rng, canvas, image, scene.foreground, changes=mixture.changes, contrast=max(0.035, least)
+                    rng,
+                    canvas,
+                    image,
+                    scene.foreground,
+                    changes=mixture.changes,
+                    damage_share=mixture.damage_share,
+                    contrast=max(0.035, least),
                 )
                 if change is not None:
                     image, mask = change.image, mask | change.mask

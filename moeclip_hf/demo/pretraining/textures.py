@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from .fields import Canvas, hash_unit, relief, rescale, smooth_noise, smooth_step, spectral_noise
+from .fields import Canvas, hash_unit, log_uniform, relief, rescale, smooth_noise, smooth_step, spectral_noise
 
 
 def _turned(rng: np.random.Generator, canvas: Canvas, wobble: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
@@ -23,10 +23,6 @@ def _turned(rng: np.random.Generator, canvas: Canvas, wobble: float = 0.03) -> t
     return x, y
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
 def _wave(phase: np.ndarray, sharpness: float) -> np.ndarray:
     """A wave of period 1 in [0, 1], from a sine (sharpness near 0) to nearly square (1)."""
     sine = np.sin(2 * np.pi * phase)
@@ -35,7 +31,7 @@ def _wave(phase: np.ndarray, sharpness: float) -> np.ndarray:
 
 def cloud(rng, canvas):
     """1/f noise, from smooth to rough."""
-    return rescale(spectral_noise(rng, canvas, exponent=rng.uniform(0.6, 2.2), stretch=_log_uniform(rng, 1, 3)))
+    return rescale(spectral_noise(rng, canvas, exponent=rng.uniform(0.6, 2.2), stretch=log_uniform(rng, 1, 3)))
 
 
 def grain(rng, canvas):
@@ -48,14 +44,14 @@ def brushed(rng, canvas):
     """Noise drawn out along one direction."""
     angle = rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)])
     return rescale(
-        spectral_noise(rng, canvas, exponent=rng.uniform(0.3, 1.0), stretch=_log_uniform(rng, 8, 60), angle=angle)
+        spectral_noise(rng, canvas, exponent=rng.uniform(0.3, 1.0), stretch=log_uniform(rng, 8, 60), angle=angle)
     )
 
 
 def stripes(rng, canvas):
     """Parallel bands, of one or two widths."""
     x, _ = _turned(rng, canvas)
-    frequency = _log_uniform(rng, 2.5, 26)
+    frequency = log_uniform(rng, 2.5, 26)
     bands = _wave(x * frequency + rng.random(), rng.random())
     if rng.random() < 0.3:
         bands = 0.6 * bands + 0.4 * _wave(x * frequency * rng.integers(2, 4) + rng.random(), rng.random())
@@ -65,7 +61,7 @@ def stripes(rng, canvas):
 def twill(rng, canvas):
     """Threads that pass over two and under one, so that diagonal ribs appear."""
     x, y = _turned(rng, canvas, 0.02)
-    fx = _log_uniform(rng, 6, 24)
+    fx = log_uniform(rng, 6, 24)
     u, v = x * fx + rng.random(), y * fx * rng.choice([1, rng.uniform(0.7, 1.5)]) + rng.random()
     over = (np.floor(u) + np.floor(v)) % 3 > 0
     thread_u = np.abs(np.sin(np.pi * u)) ** rng.uniform(0.4, 1.2)
@@ -76,7 +72,7 @@ def twill(rng, canvas):
 def lattice(rng, canvas):
     """Crossing bars with openings between them."""
     x, y = _turned(rng, canvas, 0.015)
-    frequency = _log_uniform(rng, 3, 15)
+    frequency = log_uniform(rng, 3, 15)
     skew = rng.choice([0, 0, rng.uniform(-0.6, 0.6)])
     u, v = (x + skew * y) * frequency + rng.random(), y * frequency * rng.choice([1, rng.uniform(0.5, 2)])
     bar = rng.uniform(0.08, 0.3)
@@ -87,7 +83,7 @@ def lattice(rng, canvas):
 def paving(rng, canvas):
     """Laid blocks with joints; every block has its own tone."""
     x, y = _turned(rng, canvas, 0.01)
-    frequency = _log_uniform(rng, 2, 9)
+    frequency = log_uniform(rng, 2, 9)
     row = np.floor(y * frequency + 100.3)
     length = rng.choice([2, 3])
     u = x * frequency / length + 100.7 + row * rng.choice([0, 0.5, 1 / 3])
@@ -107,7 +103,7 @@ def growth_rings(rng, canvas):
     x, y = canvas.rotated(angle)
     bend = smooth_noise(rng, canvas, 0.5) * rng.uniform(0.01, 0.06)
     radius = np.hypot((x - rng.uniform(-1, 1)) * rng.uniform(0.03, 0.25), y - rng.uniform(-0.8, 0.8)) + bend
-    lines = _wave(radius * _log_uniform(rng, 5, 22), rng.uniform(0, 0.5))
+    lines = _wave(radius * log_uniform(rng, 5, 22), rng.uniform(0, 0.5))
     streaks = rescale(spectral_noise(rng, canvas, exponent=0.6, stretch=rng.uniform(10, 40), angle=angle))
     mix = rng.uniform(0.3, 0.8)
     return (mix * lines + (1 - mix) * streaks).astype(np.float32)
@@ -115,7 +111,7 @@ def growth_rings(rng, canvas):
 
 def contours(rng, canvas):
     """Sharp bands along the level lines of a smooth field."""
-    field = spectral_noise(rng, canvas, exponent=rng.uniform(2, 3), stretch=_log_uniform(rng, 1, 3))
+    field = spectral_noise(rng, canvas, exponent=rng.uniform(2, 3), stretch=log_uniform(rng, 1, 3))
     bands = _wave(field * rng.uniform(0.6, 2.5) + rng.random(), rng.random())
     mix = rng.uniform(0.5, 1)
     return (mix * bands + (1 - mix) * rescale(field)).astype(np.float32)
@@ -145,7 +141,7 @@ def _cell_distances(rng, canvas, count, jitter=1.0):
 
 def cells(rng, canvas):
     """Cells with borders, flat or toned."""
-    first, second, owner = _cell_distances(rng, canvas, _log_uniform(rng, 4, 18), rng.uniform(0.4, 1))
+    first, second, owner = _cell_distances(rng, canvas, log_uniform(rng, 4, 18), rng.uniform(0.4, 1))
     border = smooth_step(second - first - rng.uniform(0.04, 0.15), 0.05)
     tone = 0.5 + rng.choice([0.15, 0.8]) * (owner - 0.5)
     return (tone * border if rng.random() < 0.6 else 1 - border * tone).astype(np.float32)
@@ -153,14 +149,14 @@ def cells(rng, canvas):
 
 def hammered(rng, canvas):
     """Even dimples of one size, seen in raking light."""
-    size = _log_uniform(rng, 6, 25)
+    size = log_uniform(rng, 6, 25)
     dimples = spectral_noise(rng, canvas, exponent=0.5, low=size * 0.5, high=size)
     return (0.5 + 0.5 * relief(dimples, rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.2))).astype(np.float32)
 
 
 def flecks(rng, canvas):
     """Irregular specks of a few tones on a ground."""
-    size = _log_uniform(rng, 5, 30)
+    size = log_uniform(rng, 5, 30)
     field = spectral_noise(rng, canvas, exponent=0.3, low=size * 0.3, high=size)
     dark = smooth_step(field - rng.uniform(0.5, 1.8), 0.25)
     other = spectral_noise(rng, canvas, exponent=0.3, low=size * 0.3, high=size * 1.5)
@@ -180,7 +176,7 @@ def fibres(rng, canvas):
 def motifs(rng, canvas):
     """Diamonds, squares or four-pointed stars in a regular array."""
     x, y = _turned(rng, canvas, 0.01)
-    frequency = _log_uniform(rng, 3, 16)
+    frequency = log_uniform(rng, 3, 16)
     u, v = x * frequency + rng.random(), y * frequency * rng.choice([1, 1.1547])
     u = u + 0.5 * (np.round(v) % 2) * rng.integers(0, 2)
     power = rng.choice([0.6, 1.0, 6.0])
@@ -192,7 +188,7 @@ def motifs(rng, canvas):
 def chequers(rng, canvas):
     """A board of squares in two tones."""
     x, y = _turned(rng, canvas, 0.015)
-    frequency = _log_uniform(rng, 2, 10)
+    frequency = log_uniform(rng, 2, 10)
     sharpness = rng.uniform(0.4, 1)
     a, b = _wave(x * frequency + rng.random(), sharpness), _wave(y * frequency + rng.random(), sharpness)
     return (a + b - 2 * a * b).astype(np.float32)
@@ -200,7 +196,7 @@ def chequers(rng, canvas):
 
 def ripples(rng, canvas):
     """Uneven waves of about one length and direction."""
-    frequency = _log_uniform(rng, 4, 22)
+    frequency = log_uniform(rng, 4, 22)
     angle = rng.uniform(0, np.pi)
     noise = spectral_noise(
         rng, canvas, exponent=0, low=frequency * 0.7, high=frequency * 1.3, stretch=rng.uniform(1, 6), angle=angle
@@ -215,7 +211,7 @@ def plain(rng, canvas):
 
 def maze(rng, canvas):
     """Winding bands of even width."""
-    frequency = _log_uniform(rng, 5, 20)
+    frequency = log_uniform(rng, 5, 20)
     noise = spectral_noise(rng, canvas, exponent=0, low=frequency * 0.85, high=frequency * 1.15)
     return smooth_step(noise, rng.uniform(0.2, 1)).astype(np.float32)
 
@@ -223,7 +219,7 @@ def maze(rng, canvas):
 def chevrons(rng, canvas):
     """Zigzag bands."""
     x, y = _turned(rng, canvas, 0.01)
-    frequency = _log_uniform(rng, 3, 14)
+    frequency = log_uniform(rng, 3, 14)
     fold = np.abs((x * frequency * rng.uniform(0.4, 1)) % 1 - 0.5) * rng.uniform(0.6, 2)
     return _wave(y * frequency + fold, rng.random()).astype(np.float32)
 
@@ -231,7 +227,7 @@ def chevrons(rng, canvas):
 def shingles(rng, canvas):
     """Overlapping rounded plates in rows."""
     x, y = _turned(rng, canvas, 0.01)
-    frequency = _log_uniform(rng, 3, 12)
+    frequency = log_uniform(rng, 3, 12)
     v = y * frequency + 100
     row = np.floor(v)
     u = x * frequency + 0.5 * (row % 2) + 100
@@ -242,7 +238,7 @@ def shingles(rng, canvas):
 
 def honeycomb(rng, canvas):
     """Regular six-sided cells."""
-    first, second, owner = _cell_distances(rng, canvas, _log_uniform(rng, 4, 14), 0.0)
+    first, second, owner = _cell_distances(rng, canvas, log_uniform(rng, 4, 14), 0.0)
     border = smooth_step(second - first - rng.uniform(0.08, 0.25), 0.05)
     return (border * (0.8 + rng.choice([0, 0.2]) * owner)).astype(np.float32)
 
@@ -250,7 +246,7 @@ def honeycomb(rng, canvas):
 def loops(rng, canvas):
     """Rows of v-shaped stitches."""
     x, y = _turned(rng, canvas, 0.02)
-    frequency = _log_uniform(rng, 5, 16)
+    frequency = log_uniform(rng, 5, 16)
     u = x * frequency + 100
     fold = np.abs(u - np.floor(u) - 0.5)
     stitch = np.abs(np.sin(np.pi * (y * frequency * 1.2 + fold * 1.4)))
@@ -268,7 +264,7 @@ def turned_rings(rng, canvas):
     """Concentric machining marks."""
     x, y = canvas.rotated(0, tuple(rng.uniform(-0.6, 0.6, 2)))
     radius = np.hypot(x, y)
-    rings = _wave(radius * _log_uniform(rng, 6, 28), rng.random())
+    rings = _wave(radius * log_uniform(rng, 6, 28), rng.random())
     jitter = np.interp(radius.ravel(), np.linspace(0, 1.5, 160), rng.random(160)).reshape(canvas.shape)
     mix = rng.random()
     return (mix * rings + (1 - mix) * jitter).astype(np.float32)
@@ -320,11 +316,11 @@ def colourise(rng: np.random.Generator, pattern: np.ndarray) -> np.ndarray:
     if rng.random() < 0.25:
         ends = np.stack([base, random_colour(rng)])
     else:
-        contrast = _log_uniform(rng, 0.06, 0.8) * rng.choice([-1, 1])
+        contrast = log_uniform(rng, 0.06, 0.8) * rng.choice([-1, 1])
         tint = rng.normal(0, 0.04, 3) * (rng.random() < 0.6)
         direction = contrast * (0.5 + 0.5 * base / max(base.mean(), 0.1)) + tint
         ends = np.stack([base - direction / 2, base + direction / 2])
-    curve = pattern[..., None] ** np.float32(_log_uniform(rng, 0.6, 1.6))
+    curve = pattern[..., None] ** np.float32(log_uniform(rng, 0.6, 1.6))
     image = ends[0] + curve * (ends[1] - ends[0])
     return np.clip(image, 0.01, 0.99).astype(np.float32)
 
