@@ -1,7 +1,6 @@
 """The pretraining of the demo's tiny CLIP: pictures, labels, texts, a few steps, and the weights that are shipped."""
 
 import json
-import re
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +12,6 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionModelWi
 
 from moeclip_hf.demo.pretraining import attention, texts
 from moeclip_hf.demo.pretraining.__main__ import main as pretraining_main
-from moeclip_hf.demo.pretraining.damage import DAMAGE
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
 from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
@@ -139,45 +137,6 @@ def test_nothing_changes_far_from_a_region(region, change):
     for row, column in np.argwhere(where > 0):
         far[max(row - 12, 0) : row + 13, max(column - 12, 0) : column + 13] = False
     assert np.abs(changed - image)[far].max(initial=0) < 1e-3
-
-
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_damage_stays_on_the_body_and_where_it_says(damage):
-    canvas = Canvas(90, 80)
-    u, v = canvas.coordinates
-    body = (np.hypot(u, v) < 0.4).astype(np.float32)
-    image = np.random.default_rng(1).uniform(0.3, 0.7, (90, 80, 3)).astype(np.float32)
-    shown = 0
-    for seed in range(12):
-        changed, reach = damage(np.random.default_rng(seed), canvas, image, np.array([0.1, 0.05]), body)
-        again, _ = damage(np.random.default_rng(seed), canvas, image, np.array([0.1, 0.05]), body)
-        assert np.array_equal(changed, again)
-        assert changed.shape == image.shape
-        assert np.isfinite(changed).all()
-        difference = np.abs(changed - image).max(-1)
-        assert difference[body == 0].max() < 1e-6
-        assert difference[reach < 0.004].max(initial=0) < 0.06
-        shown += (difference > 0.1).mean() > 0.001
-    assert shown > 4
-
-
-def test_without_damage_the_stream_of_irregularities_stays_as_it_was():
-    canvas, image = Canvas(60, 60), np.random.default_rng(0).uniform(0, 1, (60, 60, 3)).astype(np.float32)
-    everywhere = np.ones((60, 60), bool)
-    plain, none, all_damage = (
-        add_irregularity(np.random.default_rng(3), canvas, image, everywhere, **share)
-        for share in ({}, {"damage_share": 0.0}, {"damage_share": 1.0})
-    )
-    assert np.array_equal(plain.image, none.image)
-    assert not np.array_equal(plain.image, all_damage.image)
-
-
-def test_training_pictures_are_drawn_without_the_surface_defects_of_the_benchmark():
-    folder = Path(str(files("moeclip_hf"))) / "demo" / "pretraining"
-    users = {
-        path.stem for path in folder.glob("*.py") if re.search("surface_defects|benchmark.drawing", path.read_text())
-    }
-    assert users == {"unfamiliar"}
 
 
 def test_masks_mark_what_differs():

@@ -17,7 +17,7 @@ from .unfamiliar import measure_unfamiliar
 # tell the two apart by, as the rate falls. Then things above all: in pieces, where one fills many patches, then whole.
 # Then, long, both kinds with several irregularities each; then products as well; then more of these, and surfaces
 # of many equal marks. Last, in three stages, what an image's score depends on: irregular pictures above sound ones, by
-# the highest patch of the smoothed map, at last with damage as photographs show it. The mean of the weights before and
+# the highest patch of the smoothed map, the last with damage as photographs show it. The mean of the weights before and
 # after each ranks pictures better than either.
 STAGES = (
     Stage(
