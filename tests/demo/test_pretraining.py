@@ -1,6 +1,7 @@
 """The pretraining of the demo's tiny CLIP: pictures, labels, texts, a few steps, and the weights that are shipped."""
 
 import json
+import shutil
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -356,6 +357,38 @@ def test_a_stage_may_end_with_a_share_of_the_weights_that_it_began_with(tmp_path
         saved[name] = torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["average"]
     for name, value in saved["kept"].items():
         torch.testing.assert_close(value, 0.25 * saved["before"][name] + 0.75 * saved["after"][name], msg=name)
+
+
+def test_branches_begin_alike_see_other_batches_and_end_with_their_mean(tmp_path):
+    options = {"bfloat16": False, "checkpoint_every": 1, "progress": False}
+    branched = replace(STAGE, name="second", steps=2, branches=3, kept_share=0.25)
+    recipe = replace(SMALL, stages=(replace(STAGE, steps=1), branched))
+    pretrain(recipe, tmp_path / "branched", **options)
+    found = torch.load(tmp_path / "branched" / "checkpoint.pt", weights_only=True)
+    losses = _losses(tmp_path / "branched")
+    assert len(losses) == len(set(losses)) == 1 + 3 * 2
+
+    # each branch by itself, as a stage without branches whose batches have that branch's seed
+    straight = replace(recipe, stages=(recipe.stages[0], replace(branched, branches=1, kept_share=0.0)))
+    ends = []
+    for branch in range(3):
+        folder = tmp_path / f"branch-{branch}"
+        pretrain(straight, folder, stop_after=1, **options)
+        # the branches share one pool, that of the recipe's seed
+        shutil.copytree(tmp_path / "branched" / "samples-second", folder / "samples-second", dirs_exist_ok=True)
+        pretrain(replace(straight, seed=recipe.seed + branch), folder, **options)
+        assert _losses(folder)[1:] == losses[1 + 2 * branch : 3 + 2 * branch]
+        ends.append(torch.load(folder / "checkpoint.pt", weights_only=True)["average"])
+    for name, value in found["average"].items():
+        expected = 0.25 * found["first"][name] + 0.75 * torch.stack([end[name] for end in ends]).mean(0)
+        torch.testing.assert_close(value, expected, msg=name)
+
+    pieces = tmp_path / "pieces"
+    for steps in (2, 3, 4, None):
+        pretrain(recipe, pieces, stop_after=steps, **options)
+    assert _losses(pieces) == losses
+    resumed = torch.load(pieces / "checkpoint.pt", weights_only=True)["average"]
+    assert all(torch.equal(value, resumed[name]) for name, value in found["average"].items())
 
 
 @pytest.mark.gpu

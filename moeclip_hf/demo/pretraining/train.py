@@ -29,11 +29,12 @@ class Stage:
     """One part of the recipe: its steps draw from a pool that grows from `first` to `images` over `growth` steps.
 
     The rate warms up over `warmup` steps, stays, and falls linearly to zero over the last `decay` steps. `peak_weight`
-    is that of the loss on each picture's highest patches, `rank_weight` that of the loss on which of two pictures stands
-    higher. `paired` fills half of the batch with the sound twins of the other half; ranks need it. `mixture` names what
-    is drawn, one of `MIXTURES`. `kept_share` is that of the weights the stage began with in those it ends with, a mean
-    that can be better than either. `piece` is the side in patches of the square piece that is seen of each picture,
-    mostly around something irregular; None shows it whole.
+    is that of the loss on each picture's highest patches, `rank_weight` that of the loss on which of two pictures
+    stands higher. `paired` fills half of the batch with the sound twins of the other half; ranks need it. `mixture`
+    names what is drawn, one of `MIXTURES`. `kept_share` is that of the weights the stage began with in those it ends
+    with, a mean that can be better than either. A stage of several `branches` is run that many times from the same
+    weights, each time on other batches of its pool, and ends with the mean of them. `piece` is the side in patches of
+    the square piece that is seen of each picture, mostly around something irregular; None shows it whole.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stage:
     paired: bool = False
     mixture: str = "broad"
     kept_share: float = 0.0
+    branches: int = 1
     piece: int | None = None
     shard_size: int = 500
 
@@ -60,8 +62,13 @@ class Stage:
                 f"stage {self.name!r}: `rank_weight` ({self.rank_weight}) needs pairs: set `paired=True`."
             )
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of all branches together."""
+        return self.steps * self.branches
+
     def rate(self, step: int) -> float:
-        """Learning rate of a step, 0-based."""
+        """Learning rate of a branch's step, 0-based."""
         return self.learning_rate * min(1.0, (step + 1) / self.warmup, (self.steps - step) / max(1, self.decay))
 
 
@@ -251,7 +258,7 @@ class _Run:
         self.stage, self.step = 0, 0
         clip = build_clip(recipe, len(self.tokenizer), recipe.stages[0].size)
         self.model = RegionTextObjective(clip, recipe.levels).to(device)
-        self.first, self.average = self._copy_of_weights(), self._copy_of_weights()
+        self.first, self.average, self.ended = self._copy_of_weights(), self._copy_of_weights(), {}
         self.optimizers = _optimizers(self.model, recipe)
         if (output / "checkpoint.pt").exists():
             self._resume(torch.load(output / "checkpoint.pt", map_location=device, weights_only=True))
@@ -263,21 +270,37 @@ class _Run:
         self.stage, self.step = saved["stage"], saved["step"]
         resize_positions(self.model.clip, self.recipe.stages[self.stage].size)
         self.model.load_state_dict(saved["model"])
-        self.first, self.average = saved["first"], saved["average"]
+        self.first, self.average, self.ended = saved["first"], saved["average"], saved["ended"]
         self.optimizers = _optimizers(self.model, self.recipe)
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         log = self.output / "log.jsonl"
-        done = sum(stage.steps for stage in self.recipe.stages[: self.stage]) + self.step
+        done = sum(stage.total_steps for stage in self.recipe.stages[: self.stage]) + self.step
         log.write_text("".join(log.read_text().splitlines(keepends=True)[:done]))
 
     def begin_next_stage(self) -> None:
         """Go on from the averaged weights, at the new stage's input size."""
-        self.stage, self.step = self.stage + 1, 0
-        self.model.load_state_dict(self.average)
+        self.stage, self.step, self.ended = self.stage + 1, 0, {}
+        self._begin_from(self.average)
+        self.first = self._copy_of_weights()
+
+    def _begin_from(self, weights: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(weights)
         resize_positions(self.model.clip, self.recipe.stages[self.stage].size)
-        self.first, self.average = self._copy_of_weights(), self._copy_of_weights()
+        self.average = self._copy_of_weights()
         self.optimizers = _optimizers(self.model, self.recipe)
+
+    def _end_branch(self) -> None:
+        """Take the mean with the branches before; begin the next one, or end with a share of the stage's first weights."""
+        stage = self.recipe.stages[self.stage]
+        ended = self.step // stage.steps
+        if ended > 1:
+            _update_average(self.average, self.ended, 1 / ended)
+        if ended < stage.branches:
+            self.ended = self.average
+            self._begin_from(self.first)
+        else:
+            _update_average(self.average, self.first, 1 - stage.kept_share)
 
     def open_pool(self, workers: int) -> SamplePool:
         """The samples of the current stage."""
@@ -299,18 +322,17 @@ class _Run:
     def advance(self, pool: SamplePool, bfloat16: bool) -> dict[str, float]:
         """One step; its loss terms go to the log."""
         stage = self.recipe.stages[self.stage]
-        batch = make_batch(pool, self.tokenizer, stage, self.step, self.recipe.seed).to(self.device)
+        branch, step = divmod(self.step, stage.steps)
+        batch = make_batch(pool, self.tokenizer, stage, step, self.recipe.seed + branch).to(self.device)
         began = time.perf_counter()
-        terms = _train_step(self.model, self.optimizers, batch, stage, self.step, bfloat16)
-        _update_average(
-            self.average, self.model.state_dict(), min(self.recipe.average, (self.step + 1) / (self.step + 10))
-        )
+        terms = _train_step(self.model, self.optimizers, batch, stage, step, bfloat16)
+        _update_average(self.average, self.model.state_dict(), min(self.recipe.average, (step + 1) / (step + 10)))
         entry = {"stage": stage.name, "step": self.step, **terms, "seconds": time.perf_counter() - began}
         with open(self.output / "log.jsonl", "a") as file:
             file.write(json.dumps(entry) + "\n")
         self.step += 1
-        if self.step == stage.steps:
-            _update_average(self.average, self.first, 1 - stage.kept_share)
+        if self.step % stage.steps == 0:
+            self._end_branch()
         return terms
 
     def save(self) -> None:
@@ -321,6 +343,7 @@ class _Run:
             "model": self.model.state_dict(),
             "first": self.first,
             "average": self.average,
+            "ended": self.ended,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         temporary = self.output / "checkpoint.partial"
@@ -347,7 +370,7 @@ def pretrain(
     recipe has come that many steps in all; another call goes on from there, on another `device` if wanted.
     """
     run = _Run(recipe, output, torch.device(device))
-    steps = [stage.steps for stage in recipe.stages]
+    steps = [stage.total_steps for stage in recipe.stages]
     while True:
         before = sum(steps[: run.stage])
         last = steps[run.stage] if stop_after is None else min(steps[run.stage], stop_after - before)
