@@ -16,9 +16,9 @@ from .unfamiliar import measure_unfamiliar
 # First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
 # tell the two apart by, as the rate falls. Then things above all: in pieces, where one fills many patches, then whole.
 # Then, long, both kinds with several irregularities each; then products as well; then more of these, and surfaces
-# of many equal marks. Last, in three stages, what an image's score depends on: irregular pictures above sound ones, by
-# the highest patch of the smoothed map, the last with damage as photographs show it. The mean of the weights before and
-# after each ranks pictures better than either.
+# of many equal marks. Last, in four stages, what an image's score depends on: irregular pictures above sound ones, by
+# the highest patch of the smoothed map, the last two with damage as photographs show it. The mean of the weights before
+# and after each ranks pictures better than either, and better still with two ends than with one.
 STAGES = (
     Stage(
         "main",
@@ -183,6 +183,23 @@ STAGES = (
         paired=True,
         mixture="damaged",
         kept_share=0.5,
+    ),
+    Stage(
+        "branches",
+        size=168,
+        steps=1400,
+        images=12000,
+        first=12000,
+        growth=1,
+        batch_size=24,
+        learning_rate=8e-4,
+        warmup=40,
+        decay=400,
+        rank_weight=1.0,
+        paired=True,
+        mixture="damaged",
+        kept_share=0.5,
+        branches=2,
     ),
 )
 
