@@ -18,7 +18,7 @@ from .unfamiliar import measure_unfamiliar
 # Then, long, both kinds with several irregularities each; then products as well; then more of these, and surfaces
 # of many equal marks. Last, in four stages, what an image's score depends on: irregular pictures above sound ones, by
 # the highest patch of the smoothed map, the last two with damage as photographs show it. The mean of the weights before
-# and after each ranks pictures better than either, and better still with two ends than with one.
+# and after ranks pictures better than either; the last stage has two ends to take it of.
 STAGES = (
     Stage(
         "main",

@@ -247,7 +247,7 @@ def save_clip(weights: dict[str, torch.Tensor], clip: CLIPModel, folder: Path) -
 
 
 class _Run:
-    """A recipe under way: the model, its averaged weights, the optimizers, and how far it has come."""
+    """A recipe under way: the model, its averaged weights, the mean of branches that ended, optimizers, how far it came."""
 
     def __init__(self, recipe: Recipe, output: Path, device: torch.device):
         output.mkdir(parents=True, exist_ok=True)
@@ -258,7 +258,8 @@ class _Run:
         self.stage, self.step = 0, 0
         clip = build_clip(recipe, len(self.tokenizer), recipe.stages[0].size)
         self.model = RegionTextObjective(clip, recipe.levels).to(device)
-        self.first, self.average, self.ended = self._copy_of_weights(), self._copy_of_weights(), {}
+        self.first, self.average = self._copy_of_weights(), self._copy_of_weights()
+        self.branches_mean: dict[str, torch.Tensor] = {}
         self.optimizers = _optimizers(self.model, recipe)
         if (output / "checkpoint.pt").exists():
             self._resume(torch.load(output / "checkpoint.pt", map_location=device, weights_only=True))
@@ -270,7 +271,7 @@ class _Run:
         self.stage, self.step = saved["stage"], saved["step"]
         resize_positions(self.model.clip, self.recipe.stages[self.stage].size)
         self.model.load_state_dict(saved["model"])
-        self.first, self.average, self.ended = saved["first"], saved["average"], saved["ended"]
+        self.first, self.average, self.branches_mean = saved["first"], saved["average"], saved["branches_mean"]
         self.optimizers = _optimizers(self.model, self.recipe)
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -280,7 +281,7 @@ class _Run:
 
     def begin_next_stage(self) -> None:
         """Go on from the averaged weights, at the new stage's input size."""
-        self.stage, self.step, self.ended = self.stage + 1, 0, {}
+        self.stage, self.step, self.branches_mean = self.stage + 1, 0, {}
         self._begin_from(self.average)
         self.first = self._copy_of_weights()
 
@@ -293,11 +294,11 @@ class _Run:
     def _end_branch(self) -> None:
         """Take the mean with the branches before; begin the next one, or end with a share of the stage's first weights."""
         stage = self.recipe.stages[self.stage]
-        ended = self.step // stage.steps
-        if ended > 1:
-            _update_average(self.average, self.ended, 1 / ended)
-        if ended < stage.branches:
-            self.ended = self.average
+        count = self.step // stage.steps
+        if count > 1:
+            _update_average(self.average, self.branches_mean, 1 / count)
+        if count < stage.branches:
+            self.branches_mean = self.average
             self._begin_from(self.first)
         else:
             _update_average(self.average, self.first, 1 - stage.kept_share)
@@ -343,7 +344,7 @@ class _Run:
             "model": self.model.state_dict(),
             "first": self.first,
             "average": self.average,
-            "ended": self.ended,
+            "branches_mean": self.branches_mean,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         temporary = self.output / "checkpoint.partial"
