@@ -16,9 +16,10 @@ from .unfamiliar import measure_unfamiliar
 # First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
 # tell the two apart by, as the rate falls. Then things above all: in pieces, where one fills many patches, then whole.
 # Then, long, both kinds with several irregularities each; then products as well; then more of these, and surfaces
-# of many equal marks. Last, in four stages, what an image's score depends on: irregular pictures above sound ones, by
-# the highest patch of the smoothed map, the last two with damage as photographs show it. The mean of the weights before
-# and after ranks pictures better than either; the last stage has two ends to take it of.
+# of many equal marks. Last, in five stages, what an image's score depends on: irregular pictures above sound ones, by
+# the highest patch of the smoothed map, the last three with damage as photographs show it. The mean of the weights
+# before and after ranks pictures better than either; the last two stages have two ends to take it of. The very last goes
+# at a low rate, once the texts of all nouns agree on what damaged means.
 STAGES = (
     Stage(
         "main",
@@ -200,6 +201,24 @@ STAGES = (
         mixture="damaged",
         kept_share=0.5,
         branches=2,
+    ),
+    Stage(
+        "calm",
+        size=168,
+        steps=1600,
+        images=18000,
+        first=18000,
+        growth=1,
+        batch_size=24,
+        learning_rate=4e-4,
+        warmup=20,
+        decay=1580,
+        rank_weight=1.0,
+        paired=True,
+        mixture="damaged",
+        kept_share=0.5,
+        branches=2,
+        one_direction=True,
     ),
 )
 

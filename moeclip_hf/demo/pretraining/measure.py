@@ -8,6 +8,8 @@ from scipy.stats import rankdata
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
+from ...backbone_moeclip import default_feature_layers
+from .levels import read_levels
 from .objective import IRREGULAR_SHARE, UNSURE_SHARE
 from .samples import Sample, draw_sample
 from .shards import patch_shares
@@ -40,17 +42,18 @@ def state_maps(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How much more each patch, and each image, resembles "a damaged {noun}." than "a {noun}.".
 
-    Returns maps (B, g, g) and image scores (B,), differences of cosines.
+    The tower is read as a fresh MoECLIP does. Returns maps (B, g, g) and image scores (B,), differences of cosines.
     """
     texts = [form.format(noun) for form in ("a {}.", "a damaged {}.") for noun in nouns]
     ids = tokenizer(texts, padding=True, return_tensors="pt").input_ids
     embeds = F.normalize(clip.text_projection(clip.text_model(input_ids=ids).pooler_output), dim=-1)
     normal, damaged = embeds.chunk(2)
-    maps, scores = [], []
+    tower, maps, scores = clip.vision_model, [], []
+    levels = default_feature_layers(clip.config.vision_config.num_hidden_layers)
     for start in range(0, len(pixel_values), batch_size):
         rows = slice(start, start + batch_size)
-        tokens = clip.vision_model(pixel_values=pixel_values[rows]).last_hidden_state
-        tokens = F.normalize(clip.visual_projection(clip.vision_model.post_layernorm(tokens)), dim=-1)
+        tokens = read_levels(tower, tower.embeddings(pixel_values[rows]), levels)[-1]
+        tokens = F.normalize(clip.visual_projection(tower.post_layernorm(tokens)), dim=-1)
         difference = (tokens * (damaged - normal)[rows, None]).sum(-1)
         side = int((difference.shape[1] - 1) ** 0.5)
         maps.append(difference[:, 1:].reshape(-1, side, side))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 from ...processing_moeclip import smooth_anomaly_logits
+from .levels import read_levels
 
 
 UNSURE_SHARE, IRREGULAR_SHARE = 0.02, 0.08
@@ -82,13 +83,9 @@ class RegionTextObjective(nn.Module):
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
         """L2-normalised patch embeddings (B, N, P) of every level, the image embedding and the patches' mean (B, P)."""
         tower = self.clip.vision_model
-        hidden = tower.pre_layrnorm(self._embed(pixel_values, places))
-        states = []
-        for layer in tower.encoder.layers:
-            hidden = layer(hidden, attention_mask=None)
-            states.append(hidden)
+        states = read_levels(tower, self._embed(pixel_values, places), self.levels)
         heads = [*self.heads, self.clip.visual_projection]
-        tokens = [tower.post_layernorm(states[level]) for level in self.levels]
+        tokens = [tower.post_layernorm(state) for state in states]
         patches = [F.normalize(head(token[:, 1:]).float(), dim=-1) for head, token in zip(heads, tokens, strict=True)]
         image = self.clip.visual_projection(tokens[-1][:, 0]).float()
         mean = self.mean_head(tokens[-1][:, 1:].mean(1)).float()

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from . import attention
+from .directions import teach_one_direction, text_parameters
 from .measure import normalise
 from .objective import IRREGULAR_SHARE, Batch, RegionTextObjective
 from .shards import SamplePool
@@ -33,8 +34,9 @@ class Stage:
     stands higher. `paired` fills half of the batch with the sound twins of the other half; ranks need it. `mixture`
     names what is drawn, one of `MIXTURES`. `kept_share` is that of the weights the stage began with in those it ends
     with, a mean that can be better than either. A stage of several `branches` is run that many times from the same
-    weights, each time on other batches of its pool, and ends with the mean of them. `piece` is the side in patches of
-    the square piece that is seen of each picture, mostly around something irregular; None shows it whole.
+    weights, each time on other batches of its pool, and ends with the mean of them. `one_direction` begins with the text
+    tower alone, which learns one direction of damage for every noun, and then leaves it as it is. `piece` is the side in
+    patches of the square piece that is seen of each picture, mostly around something irregular; None shows it whole.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Stage:
     mixture: str = "broad"
     kept_share: float = 0.0
     branches: int = 1
+    one_direction: bool = False
     piece: int | None = None
     shard_size: int = 500
 
@@ -87,6 +90,13 @@ class Recipe:
     weight_decay: float = 0.05
     average: float = 0.995
     levels: tuple[int, ...] = (1, 2, 4, 5)
+
+    def __post_init__(self):
+        if self.stages and self.stages[0].one_direction:
+            raise ValueError(
+                f"`stages`: {self.stages[0].name!r} is the first and has `one_direction=True`, but what one direction is"
+                " taken from must be learnt in a stage before it."
+            )
 
 
 def build_clip(recipe: Recipe, vocab_size: int, size: int) -> CLIPModel:
@@ -272,7 +282,7 @@ class _Run:
         resize_positions(self.model.clip, self.recipe.stages[self.stage].size)
         self.model.load_state_dict(saved["model"])
         self.first, self.average, self.branches_mean = saved["first"], saved["average"], saved["branches_mean"]
-        self.optimizers = _optimizers(self.model, self.recipe)
+        self.optimizers = self._new_optimizers()
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         log = self.output / "log.jsonl"
@@ -282,6 +292,10 @@ class _Run:
     def begin_next_stage(self) -> None:
         """Go on from the averaged weights, at the new stage's input size."""
         self.stage, self.step, self.branches_mean = self.stage + 1, 0, {}
+        if self.recipe.stages[self.stage].one_direction:
+            self.model.load_state_dict(self.average)
+            teach_one_direction(self.model, self.tokenizer)
+            self.average = self._copy_of_weights()
         self._begin_from(self.average)
         self.first = self._copy_of_weights()
 
@@ -289,7 +303,12 @@ class _Run:
         self.model.load_state_dict(weights)
         resize_positions(self.model.clip, self.recipe.stages[self.stage].size)
         self.average = self._copy_of_weights()
-        self.optimizers = _optimizers(self.model, self.recipe)
+        self.optimizers = self._new_optimizers()
+
+    def _new_optimizers(self) -> list[torch.optim.Optimizer]:
+        for parameter in text_parameters(self.model):
+            parameter.requires_grad_(not self.recipe.stages[self.stage].one_direction)
+        return _optimizers(self.model, self.recipe)
 
     def _end_branch(self) -> None:
         """Take the mean with the branches before; begin the next one, or end with a share of the stage's first weights."""
