@@ -80,13 +80,15 @@ def test_pairs_get_the_direction_and_keep_what_is_orthogonal_to_it():
 
 def test_the_text_tower_learns_one_direction_for_nouns_it_has_not_met(tokenizer):
     model = RegionTextObjective(CLIPModel.from_pretrained(DEMO_CLIP, dtype=torch.float32), Recipe(()).levels)
-    words = model.clip.text_model.embeddings.token_embedding.weight
-    with torch.no_grad():  # other words for everything: each noun gets a direction of its own
-        words.add_(words.std() / 2 * torch.randn(words.shape, generator=torch.Generator().manual_seed(0)))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # the shipped tower has one direction; with disturbed layers each noun gets its own again
+        for weights in model.clip.text_model.encoder.parameters():
+            if weights.ndim == 2:
+                weights.add_(0.6 * weights.std() * torch.randn(weights.shape, generator=generator))
     direction = mean_direction(model, tokenizer)
     before = _spread(_pairs(model, tokenizer), direction)
-    teach_one_direction(model, tokenizer, steps=40)
-    assert _spread(_pairs(model, tokenizer), direction) < 0.5 * before
+    teach_one_direction(model, tokenizer, steps=60)
+    assert _spread(_pairs(model, tokenizer), direction) < 0.6 * before
 
 
 def test_teaching_is_repeatable_and_changes_the_text_tower_alone(tokenizer):
