@@ -14,32 +14,12 @@ from moeclip_hf.demo.pretraining.directions import known_nouns, mean_direction, 
 from moeclip_hf.demo.pretraining.objective import RegionTextObjective
 from moeclip_hf.demo.pretraining.texts import HELD_OUT_WORDS
 from moeclip_hf.demo.pretraining.tokenizer import shipped_tokenizer
-from moeclip_hf.demo.pretraining.train import Recipe, Stage, build_clip, pretrain
+from moeclip_hf.demo.pretraining.train import Recipe, build_clip, pretrain
+
+from .test_pretraining import SMALL, STAGE
 
 
-STAGE = Stage(
-    "first",
-    size=32,
-    steps=1,
-    images=12,
-    first=8,
-    growth=2,
-    batch_size=6,
-    learning_rate=1e-3,
-    warmup=1,
-    decay=1,
-    shard_size=6,
-)
-SMALL = Recipe(
-    (STAGE, replace(STAGE, name="second", steps=2, one_direction=True)),
-    hidden_size=64,
-    num_layers=4,
-    num_heads=1,
-    text_hidden_size=64,
-    text_layers=1,
-    projection_dim=32,
-    levels=(0, 1, 2, 3),
-)
+RECIPE = replace(SMALL, stages=(replace(STAGE, steps=1), replace(STAGE, name="second", steps=2, one_direction=True)))
 UNKNOWN_NOUNS = ("wurblefink", "remote control", "magnetic tile", "grommet of brass", "kettle")
 
 
@@ -49,7 +29,7 @@ def tokenizer():
 
 
 def _fresh(tokenizer) -> RegionTextObjective:
-    return RegionTextObjective(build_clip(SMALL, len(tokenizer), 32), SMALL.levels)
+    return RegionTextObjective(build_clip(RECIPE, len(tokenizer), 32), RECIPE.levels)
 
 
 @torch.no_grad()
@@ -87,15 +67,15 @@ def test_the_text_tower_learns_one_direction_for_nouns_it_has_not_met(tokenizer)
                 weights.add_(0.6 * weights.std() * torch.randn(weights.shape, generator=generator))
     direction = mean_direction(model, tokenizer)
     before = _spread(_pairs(model, tokenizer), direction)
-    teach_one_direction(model, tokenizer, steps=60)
+    teach_one_direction(model, tokenizer, steps=60, progress=False)
     assert _spread(_pairs(model, tokenizer), direction) < 0.6 * before
 
 
 def test_teaching_is_repeatable_and_changes_the_text_tower_alone(tokenizer):
     model, again = _fresh(tokenizer), _fresh(tokenizer)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    teach_one_direction(model, tokenizer, steps=3)
-    teach_one_direction(again, tokenizer, steps=3)
+    teach_one_direction(model, tokenizer, steps=3, progress=False)
+    teach_one_direction(again, tokenizer, steps=3, progress=False)
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
         assert torch.equal(value, before[name]) == ("text" not in name), name
@@ -110,13 +90,13 @@ def test_no_known_noun_has_a_word_of_the_test_categories():
 def test_a_stage_of_one_direction_leaves_the_text_tower_as_it_then_is(tmp_path, monkeypatch, tokenizer):
     monkeypatch.setattr(train, "teach_one_direction", partial(teach_one_direction, steps=3))
     options = {"bfloat16": False, "checkpoint_every": 1, "progress": False}
-    pretrain(SMALL, tmp_path / "before", stop_after=1, **options)
+    pretrain(RECIPE, tmp_path / "before", stop_after=1, **options)
     taught = _fresh(tokenizer)
     taught.load_state_dict(torch.load(tmp_path / "before" / "checkpoint.pt", weights_only=True)["average"])
-    teach_one_direction(taught, tokenizer, steps=3)
+    teach_one_direction(taught, tokenizer, steps=3, progress=False)
     for name, stops in (("straight", (None,)), ("pieces", (1, 2, None))):
         for stop in stops:
-            pretrain(SMALL, tmp_path / name, stop_after=stop, **options)
+            pretrain(RECIPE, tmp_path / name, stop_after=stop, **options)
     straight, pieces = (
         torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["average"] for name in ("straight", "pieces")
     )

@@ -9,6 +9,7 @@ import copy
 import numpy as np
 import torch
 from torch.nn import functional as F
+from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from ..benchmark.categories import TRAIN_CATEGORIES
@@ -24,7 +25,7 @@ _LEARNING_RATE, _WARMUP = 1e-3, 50
 
 
 def known_nouns() -> list[str]:
-    """Every noun that names a picture of the pretraining, sorted."""
+    """Nouns that name pictures of the pretraining, sorted."""
     products = (noun for nouns in PRODUCT_NOUNS.values() for noun in nouns)
     return sorted({*scene_nouns(), *products, *(category.name.replace("_", " ") for category in TRAIN_CATEGORIES)})
 
@@ -55,7 +56,9 @@ def text_parameters(model: RegionTextObjective) -> list[torch.nn.Parameter]:
     return [*model.clip.text_model.parameters(), *model.clip.text_projection.parameters()]
 
 
-def teach_one_direction(model: RegionTextObjective, tokenizer: CLIPTokenizer, *, steps: int = _STEPS) -> None:
+def teach_one_direction(
+    model: RegionTextObjective, tokenizer: CLIPTokenizer, *, steps: int = _STEPS, progress: bool = True
+) -> None:
     """Train the text tower in place towards its own embeddings with one direction, for known and arbitrary nouns alike."""
     rng, nouns = np.random.default_rng(_SEED), known_nouns()
     teacher = copy.deepcopy(model).requires_grad_(False)
@@ -63,7 +66,7 @@ def teach_one_direction(model: RegionTextObjective, tokenizer: CLIPTokenizer, *,
     for parameter in text_parameters(model):
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(text_parameters(model), betas=(0.9, 0.98), weight_decay=0.0)
-    for step in range(steps):
+    for step in tqdm(range(steps), desc="texts", disable=not progress):
         pairs = [_draw_pair(rng, nouns) for _ in range(_NOUNS_PER_STEP)]
         ids = _tokenize(tokenizer, [text for texts in zip(*pairs, strict=True) for text in texts], direction.device)
         target = with_direction(teacher.encode_texts(ids), direction)

@@ -3,7 +3,7 @@
 A tower that learnt without this would be another in the model: what the layers after the first experts add weighs more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -15,13 +15,12 @@ KEPT_BY_EXPERTS = 1 - MoELoraConfig.adapter_weight
 """Share of a token that is not the experts'."""
 
 
-def read_levels(tower: nn.Module, embeddings: torch.Tensor, levels: Iterable[int]) -> list[torch.Tensor]:
+def read_levels(tower: nn.Module, embeddings: torch.Tensor, levels: Sequence[int]) -> list[torch.Tensor]:
     """Tokens (B, L, V) after the experts of each level, from CLIP's vision tower and its embeddings (B, L, V).
 
     `levels` are the layers that have experts, 0-based and ascending.
     """
-    levels, found = tuple(levels), []
-    hidden = tower.pre_layrnorm(embeddings)
+    hidden, found = tower.pre_layrnorm(embeddings), []
     for index, layer in enumerate(tower.encoder.layers):
         hidden = layer(hidden, attention_mask=None)
         if index in levels:

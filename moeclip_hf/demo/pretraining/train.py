@@ -289,12 +289,12 @@ class _Run:
         done = sum(stage.total_steps for stage in self.recipe.stages[: self.stage]) + self.step
         log.write_text("".join(log.read_text().splitlines(keepends=True)[:done]))
 
-    def begin_next_stage(self) -> None:
+    def begin_next_stage(self, progress: bool) -> None:
         """Go on from the averaged weights, at the new stage's input size."""
         self.stage, self.step, self.branches_mean = self.stage + 1, 0, {}
         if self.recipe.stages[self.stage].one_direction:
             self.model.load_state_dict(self.average)
-            teach_one_direction(self.model, self.tokenizer)
+            teach_one_direction(self.model, self.tokenizer, progress=progress)
             self.average = self._copy_of_weights()
         self._begin_from(self.average)
         self.first = self._copy_of_weights()
@@ -406,7 +406,7 @@ def pretrain(
             pool.close()
         if last < steps[run.stage] or run.stage + 1 == len(steps):
             return output / "tiny_clip"
-        run.begin_next_stage()
+        run.begin_next_stage(progress)
 
 
 def _train_step(
