@@ -19,7 +19,8 @@ from moeclip_hf.demo.pretraining.train import Recipe, build_clip, pretrain
 from .test_pretraining import SMALL, STAGE
 
 
-RECIPE = replace(SMALL, stages=(replace(STAGE, steps=1), replace(STAGE, name="second", steps=2, one_direction=True)))
+TAUGHT = replace(STAGE, name="second", steps=2, one_direction=True)
+RECIPE = replace(SMALL, stages=(replace(STAGE, steps=1), TAUGHT, replace(STAGE, name="third", steps=1)))
 UNKNOWN_NOUNS = ("wurblefink", "remote control", "magnetic tile", "grommet of brass", "kettle")
 
 
@@ -87,14 +88,14 @@ def test_no_known_noun_has_a_word_of_the_test_categories():
     assert HELD_OUT_WORDS.isdisjoint(word for noun in nouns for word in noun.split())
 
 
-def test_a_stage_of_one_direction_leaves_the_text_tower_as_it_then_is(tmp_path, monkeypatch, tokenizer):
+def test_from_a_stage_of_one_direction_on_the_text_tower_stays_as_it_then_is(tmp_path, monkeypatch, tokenizer):
     monkeypatch.setattr(train, "teach_one_direction", partial(teach_one_direction, steps=3))
     options = {"bfloat16": False, "checkpoint_every": 1, "progress": False}
     pretrain(RECIPE, tmp_path / "before", stop_after=1, **options)
     taught = _fresh(tokenizer)
     taught.load_state_dict(torch.load(tmp_path / "before" / "checkpoint.pt", weights_only=True)["average"])
     teach_one_direction(taught, tokenizer, steps=3, progress=False)
-    for name, stops in (("straight", (None,)), ("pieces", (1, 2, None))):
+    for name, stops in (("straight", (None,)), ("pieces", (1, 2, 3, None))):
         for stop in stops:
             pretrain(RECIPE, tmp_path / name, stop_after=stop, **options)
     straight, pieces = (

@@ -108,11 +108,11 @@ def test_repeats_leave_out_what_would_resemble_a_test_category():
     assert kinds == {"box", "ring", "polygon", "gear", "blob"}
 
 
-def test_every_mixture_weighs_one_and_the_last_two_draw_repeats():
+def test_every_mixture_weighs_one_and_the_last_three_draw_repeats():
     for mixture in MIXTURES.values():
         assert sum(mixture.scenes) + sum(mixture.products) + mixture.repeats == pytest.approx(1)
     drawn = [name for name, mixture in MIXTURES.items() if mixture.repeats]
-    assert drawn == ["repeats", "damaged"]
+    assert drawn == ["repeats", "damaged", "structural"]
     only = replace(MIXTURES["repeats"], scenes=(0.0,) * len(SCENES), products=(0.0, 0.0), repeats=1.0)
     samples = [draw_sample(8, number, 48, irregular_share=1.0, mixture=only) for number in range(20)]
     assert all(sample.noun.endswith("s") and sample.foreground.all() for sample in samples)

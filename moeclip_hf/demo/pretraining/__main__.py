@@ -16,10 +16,11 @@ from .unfamiliar import measure_unfamiliar
 # First every kind of picture by itself; then each irregular picture beside its sound twin, which leaves nothing else to
 # tell the two apart by, as the rate falls. Then things above all: in pieces, where one fills many patches, then whole.
 # Then, long, both kinds with several irregularities each; then products as well; then more of these, and surfaces
-# of many equal marks. Last, in five stages, what an image's score depends on: irregular pictures above sound ones, by
-# the highest patch of the smoothed map, the last three with damage as photographs show it. The mean of the weights
-# before and after ranks pictures better than either; the last two stages have two ends to take it of. The very last goes
-# at a low rate, once the texts of all nouns agree on what damaged means.
+# of many equal marks. Then what an image's score depends on: irregular pictures above sound ones, by the highest patch
+# of the smoothed map, from "damaged" on with damage as photographs show it. The mean of the weights before and after
+# ranks pictures better than either, with two branches there are two ends to take it of. "calm" goes at a low rate, once
+# the texts of all nouns agree on what damaged means. Last, to compare like with like: equal parts of which one is off,
+# which begin on the patch grid, in pieces; then these among whole pictures, more of which have faults of structure.
 STAGES = (
     Stage(
         "main",
@@ -219,6 +220,45 @@ STAGES = (
         kept_share=0.5,
         branches=2,
         one_direction=True,
+    ),
+    Stage(
+        "odd",
+        size=168,
+        steps=700,
+        images=12000,
+        first=12000,
+        growth=1,
+        batch_size=32,
+        learning_rate=8e-4,
+        warmup=20,
+        decay=0,
+        rank_weight=1.0,
+        paired=True,
+        mixture="built",
+        branches=2,
+        meet_every=50,
+        odd_ones=16,
+        odd_growth=600,
+        piece=12,
+    ),
+    Stage(
+        "built",
+        size=168,
+        steps=2600,
+        images=26000,
+        first=26000,
+        growth=1,
+        batch_size=14,
+        learning_rate=8e-4,
+        warmup=20,
+        decay=2500,
+        rank_weight=1.0,
+        paired=True,
+        mixture="built",
+        kept_share=0.5,
+        branches=2,
+        meet_every=50,
+        odd_ones=5,
     ),
 )
 

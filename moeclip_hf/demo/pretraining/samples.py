@@ -86,6 +86,17 @@ DAMAGED = replace(
 )
 """Damage as photographs show it, one or a few pieces in a picture."""
 
+STRUCTURAL = replace(
+    DAMAGED,
+    scenes=(0.04, 0.1, 0.18, 0.02, 0.04),
+    products=(0.3, 0.22),
+    repeats=0.1,
+    both_share=0.15,
+    structural_share=0.9,
+    clear_share=0.85,
+)
+"""Above all faults of structure: parts of which one is missing or unlike the others."""
+
 MIXTURES = {
     "broad": BROAD,
     "things": THINGS,
@@ -93,7 +104,15 @@ MIXTURES = {
     "products": PRODUCTS,
     "repeats": REPEATS,
     "damaged": DAMAGED,
+    "structural": STRUCTURAL,
 }
+
+
+def find_mixture(name: str, number: int) -> Mixture:
+    """The mixture that a sample is drawn from; "built" draws two of five as "structural" and the others as "damaged"."""
+    if name == "built":
+        name = "structural" if number % 5 < 2 else "damaged"
+    return MIXTURES[name]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..workers import end_with_parent
-from .samples import IRREGULAR_SHARE_OF_SAMPLES, MIXTURES, draw_sample
+from .samples import IRREGULAR_SHARE_OF_SAMPLES, draw_sample, find_mixture
 
 
 def patch_shares(mask: np.ndarray, patch_size: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def write_shard(
 ) -> Path:
     """Draw samples index * count ... of the stream `seed` into one file, unless it is there already.
 
-    `paired` tries an irregularity in every picture and keeps its twin without it. `mixture` names one of `MIXTURES`.
+    `paired` tries an irregularity in every picture and keeps its twin without it. `mixture` is a name as [`find_mixture`] takes.
     """
     path = folder / f"shard-{index:05d}.npz"
     if path.exists():
@@ -31,7 +31,8 @@ def write_shard(
     share = 1.0 if paired else IRREGULAR_SHARE_OF_SAMPLES
     first = index * count
     samples = [
-        draw_sample(seed, number, size, share, mixture=MIXTURES[mixture]) for number in range(first, first + count)
+        draw_sample(seed, number, size, share, mixture=find_mixture(mixture, number))
+        for number in range(first, first + count)
     ]
     temporary = path.with_suffix(".partial")
     twins = {"twins": np.stack([sample.twin for sample in samples])} if paired else {}

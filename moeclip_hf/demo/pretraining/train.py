@@ -17,7 +17,8 @@ from . import attention
 from .directions import teach_one_direction, text_parameters
 from .measure import normalise
 from .objective import IRREGULAR_SHARE, Batch, RegionTextObjective
-from .shards import SamplePool
+from .odd_ones import draw_odd_one
+from .shards import SamplePool, patch_shares
 from .texts import arbitrary_noun, describe_noun, state_texts
 from .tokenizer import CONTEXT_LENGTH, shipped_tokenizer
 
@@ -32,10 +33,12 @@ class Stage:
     The rate warms up over `warmup` steps, stays, and falls linearly to zero over the last `decay` steps. `peak_weight`
     is that of the loss on each picture's highest patches, `rank_weight` that of the loss on which of two pictures
     stands higher. `paired` fills half of the batch with the sound twins of the other half; ranks need it. `mixture`
-    names what is drawn, one of `MIXTURES`. `kept_share` is that of the weights the stage began with in those it ends
-    with, a mean that can be better than either. A stage of several `branches` is run that many times from the same
-    weights, each time on other batches of its pool, and ends with the mean of them. `one_direction` begins with the text
-    tower alone, which learns one direction of damage for every noun, and then leaves it as it is. `piece` is the side in
+    names what is drawn, as [`find_mixture`] takes it; `odd_ones` more pairs a step show equal parts of which one is off,
+    the hardest of them harder and harder over `odd_growth` steps. `kept_share` is that of the weights the stage began
+    with in those it ends with, a mean that can be better than either. A stage of several `branches` is run that many
+    times from the same weights, each time on other batches of its pool, and ends with the mean of them; if they
+    `meet_every` so many steps, all go on from the mean of their weights then. `one_direction` begins with the text tower
+    alone, which learns one direction of damage for every noun, and from then on stays as it is. `piece` is the side in
     patches of the square piece that is seen of each picture, mostly around something irregular; None shows it whole.
     """
 
@@ -55,6 +58,9 @@ class Stage:
     mixture: str = "broad"
     kept_share: float = 0.0
     branches: int = 1
+    meet_every: int | None = None
+    odd_ones: int = 0
+    odd_growth: int = 1
     one_direction: bool = False
     piece: int | None = None
     shard_size: int = 500
@@ -64,11 +70,29 @@ class Stage:
             raise ValueError(
                 f"stage {self.name!r}: `rank_weight` ({self.rank_weight}) needs pairs: set `paired=True`."
             )
+        if self.odd_ones and not self.paired:
+            raise ValueError(f"stage {self.name!r}: `odd_ones` ({self.odd_ones}) come in pairs: set `paired=True`.")
+        if self.steps % self.turn:
+            raise ValueError(
+                f"stage {self.name!r}: `meet_every` ({self.meet_every}) must divide `steps` ({self.steps}), so that all end"
+                " together."
+            )
+
+    @property
+    def turn(self) -> int:
+        """Steps that a branch goes before it is the next one's turn."""
+        return self.meet_every or self.steps
 
     @property
     def total_steps(self) -> int:
         """Steps of all branches together."""
         return self.steps * self.branches
+
+    def place(self, step: int) -> tuple[int, int]:
+        """Which branch takes this step of all, 0-based, and which of its own steps it is."""
+        round_, rest = divmod(step, self.branches * self.turn)
+        branch, own = divmod(rest, self.turn)
+        return branch, round_ * self.turn + own
 
     def rate(self, step: int) -> float:
         """Learning rate of a branch's step, 0-based."""
@@ -182,48 +206,86 @@ def _choose_piece(
     return slice(row, row + side), slice(column, column + side)
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A pair, or a single picture, of a batch: views (1 or 2, H, W, 3) in [0, 1] and shares (grid, grid) in 0..255.
+
+    `places` are numbers of the whole grid's patches. `noun` is what the texts say, `noun_id` as in [`Batch`].
+    """
+
+    views: np.ndarray
+    irregular: np.ndarray
+    foreground: np.ndarray
+    places: np.ndarray
+    texts: tuple[str, str]
+    noun_id: int
+
+
+def _pool_row(rng: np.random.Generator, sample: dict[str, np.ndarray], stage: Stage) -> _Row:
+    """A sample of the pool, turned, with other colours, cut to a piece, with texts of its own noun or of any."""
+    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+    views = [sample[name] for name in ("images", "twins") if name in sample]
+    views = _vary_colours(rng, np.stack([_turn(view, turns, flip) for view in views]).astype(np.float32) / 255)
+    irregular, foreground = (_turn(sample[name], turns, flip) for name in ("irregular", "foreground"))
+    places = _grid_numbers(stage)
+    if stage.piece is not None:
+        piece = _choose_piece(rng, irregular, foreground, stage.piece)
+        irregular, foreground, places = irregular[piece], foreground[piece], places[piece]
+        views = views[:, *(slice(part.start * PATCH_SIZE, part.stop * PATCH_SIZE) for part in piece)]
+    own = rng.random() < 0.6
+    noun = str(sample["nouns"])
+    texts = state_texts(rng, describe_noun(rng, noun) if own else arbitrary_noun(rng))
+    noun_id = int(hashlib.sha256(noun.encode()).hexdigest()[:12], 16) if own else -1
+    return _Row(views, irregular, foreground, places, texts, noun_id)
+
+
+def _odd_row(rng: np.random.Generator, stage: Stage, step: int) -> _Row:
+    """Equal parts of which one is off, as large as a piece, with texts of any noun."""
+    grid = stage.piece or stage.size // PATCH_SIZE
+    difficulty = min(1.0, (step + 1) / stage.odd_growth) * np.sqrt(rng.random())
+    drawn = draw_odd_one(rng, grid * PATCH_SIZE, PATCH_SIZE, difficulty)
+    irregular = patch_shares(drawn.mask.astype(np.uint8) * 255, PATCH_SIZE)
+    row, column = rng.integers(0, stage.size // PATCH_SIZE - grid + 1, size=2)
+    return _Row(
+        _vary_colours(rng, np.stack([drawn.image, drawn.twin])),
+        irregular,
+        np.full_like(irregular, 255),
+        _grid_numbers(stage)[row : row + grid, column : column + grid],
+        state_texts(rng, arbitrary_noun(rng)),
+        noun_id=-1,
+    )
+
+
+def _grid_numbers(stage: Stage) -> np.ndarray:
+    grid = stage.size // PATCH_SIZE
+    return np.arange(grid * grid).reshape(grid, grid)
+
+
 def make_batch(pool: SamplePool, tokenizer: CLIPTokenizer, stage: Stage, step: int, seed: int) -> Batch:
     """The batch of one step: a pure function of its arguments."""
     rng = np.random.default_rng((seed, stage.size, step, *((1,) if stage.paired else ())))
     count = stage.batch_size // 2 if stage.paired else stage.batch_size
     samples = pool.get(rng.integers(pool.available(step), size=count))
-    images, irregular, foreground, twins = [], [], [], []
-    normal, abnormal, nouns, places = [], [], [], []
-    grid = stage.size // PATCH_SIZE
-    numbers = np.arange(grid * grid).reshape(grid, grid)
-    for row in range(count):
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        views = [samples[name][row] for name in ("images", "twins") if name in samples]
-        views = _vary_colours(rng, np.stack([_turn(view, turns, flip) for view in views]).astype(np.float32) / 255)
-        shares = [_turn(samples[name][row], turns, flip) for name in ("irregular", "foreground")]
-        if stage.piece is not None:
-            piece = _choose_piece(rng, *shares, stage.piece)
-            shares = [share[piece] for share in shares]
-            views = views[:, *(slice(part.start * PATCH_SIZE, part.stop * PATCH_SIZE) for part in piece)]
-            places.append(numbers[piece].reshape(-1))
-        images.append(views[0])
-        twins.extend(views[1:])
-        irregular.append(shares[0].reshape(-1) / np.float32(255))
-        foreground.append(shares[1].reshape(-1) / np.float32(255))
-        own = rng.random() < 0.6
-        noun = str(samples["nouns"][row])
-        texts = state_texts(rng, describe_noun(rng, noun) if own else arbitrary_noun(rng))
-        normal.append(texts[0])
-        abnormal.append(texts[1])
-        nouns.append(int(hashlib.sha256(noun.encode()).hexdigest()[:12], 16) if own else -1)
-    encoded = tokenizer(normal + abnormal, padding=True, truncation=True, return_tensors="pt").input_ids
-    normal_ids, abnormal_ids = encoded.chunk(2)
-    shares, noun_ids = torch.from_numpy(np.stack(irregular)), torch.tensor(nouns)
-    none, repeats = torch.zeros_like(shares), 2 if stage.paired else 1
+    rows = [_pool_row(rng, {name: values[row] for name, values in samples.items()}, stage) for row in range(count)]
+    rows += [_odd_row(rng, stage, step) for _ in range(stage.odd_ones)]
+    texts = [row.texts[0] for row in rows] + [row.texts[1] for row in rows]
+    normal_ids, abnormal_ids = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids.chunk(2)
+    irregular, foreground, places = (
+        torch.from_numpy(np.stack([getattr(row, name).reshape(-1) for row in rows]))
+        for name in ("irregular", "foreground", "places")
+    )
+    irregular, foreground = irregular / np.float32(255), foreground / np.float32(255)
+    none, repeats = torch.zeros_like(irregular), 2 if stage.paired else 1
+    views = [row.views[number] for number in range(repeats) for row in rows]
     return Batch(
-        normalise(np.stack(images + twins)),
-        irregular=torch.cat([shares, none][:repeats]),
-        compared=torch.cat([none, shares][:repeats]),
-        foreground=torch.from_numpy(np.stack(foreground * repeats)),
+        normalise(np.stack(views)),
+        irregular=torch.cat([irregular, none][:repeats]),
+        compared=torch.cat([none, irregular][:repeats]),
+        foreground=foreground.repeat(repeats, 1),
         normal_ids=normal_ids,
         abnormal_ids=abnormal_ids,
-        noun_ids=noun_ids.repeat(repeats),
-        places=torch.from_numpy(np.stack(places * repeats)) if places else None,
+        noun_ids=torch.tensor([row.noun_id for row in rows]).repeat(repeats),
+        places=None if stage.piece is None else places.repeat(repeats, 1),
     )
 
 
@@ -257,7 +319,7 @@ def save_clip(weights: dict[str, torch.Tensor], clip: CLIPModel, folder: Path) -
 
 
 class _Run:
-    """A recipe under way: the model, its averaged weights, the mean of branches that ended, optimizers, how far it came."""
+    """A recipe under way: the model, its averaged weights, optimizers, branches that wait for their turn, how far it came."""
 
     def __init__(self, recipe: Recipe, output: Path, device: torch.device):
         output.mkdir(parents=True, exist_ok=True)
@@ -269,7 +331,7 @@ class _Run:
         clip = build_clip(recipe, len(self.tokenizer), recipe.stages[0].size)
         self.model = RegionTextObjective(clip, recipe.levels).to(device)
         self.first, self.average = self._copy_of_weights(), self._copy_of_weights()
-        self.branches_mean: dict[str, torch.Tensor] = {}
+        self.waiting: list[dict] = []  # the stage's other branches, in the order of their turns
         self.optimizers = _optimizers(self.model, recipe)
         if (output / "checkpoint.pt").exists():
             self._resume(torch.load(output / "checkpoint.pt", map_location=device, weights_only=True))
@@ -281,7 +343,7 @@ class _Run:
         self.stage, self.step = saved["stage"], saved["step"]
         resize_positions(self.model.clip, self.recipe.stages[self.stage].size)
         self.model.load_state_dict(saved["model"])
-        self.first, self.average, self.branches_mean = saved["first"], saved["average"], saved["branches_mean"]
+        self.first, self.average, self.waiting = saved["first"], saved["average"], saved["waiting"]
         self.optimizers = self._new_optimizers()
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -291,7 +353,7 @@ class _Run:
 
     def begin_next_stage(self, progress: bool) -> None:
         """Go on from the averaged weights, at the new stage's input size."""
-        self.stage, self.step, self.branches_mean = self.stage + 1, 0, {}
+        self.stage, self.step = self.stage + 1, 0
         if self.recipe.stages[self.stage].one_direction:
             self.model.load_state_dict(self.average)
             teach_one_direction(self.model, self.tokenizer, progress=progress)
@@ -306,21 +368,32 @@ class _Run:
         self.optimizers = self._new_optimizers()
 
     def _new_optimizers(self) -> list[torch.optim.Optimizer]:
+        taught = any(stage.one_direction for stage in self.recipe.stages[: self.stage + 1])
         for parameter in text_parameters(self.model):
-            parameter.requires_grad_(not self.recipe.stages[self.stage].one_direction)
+            parameter.requires_grad_(not taught)
         return _optimizers(self.model, self.recipe)
 
-    def _end_branch(self) -> None:
-        """Take the mean with the branches before; begin the next one, or end with a share of the stage's first weights."""
+    def _end_turn(self) -> None:
+        """Set the branch aside and give the next one its turn; once all have had theirs they meet, at last for good."""
         stage = self.recipe.stages[self.stage]
-        count = self.step // stage.steps
-        if count > 1:
-            _update_average(self.average, self.branches_mean, 1 / count)
-        if count < stage.branches:
-            self.branches_mean = self.average
-            self._begin_from(self.first)
-        else:
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        self.waiting.append({"model": self._copy_of_weights(), "average": self.average, "optimizers": optimizers})
+        if self.step == stage.total_steps:
+            self.average = _mean([branch["average"] for branch in self.waiting])
             _update_average(self.average, self.first, 1 - stage.kept_share)
+            self.waiting = []
+            return
+        if self.step % (stage.branches * stage.turn) == 0:
+            met = _mean([branch["model"] for branch in self.waiting])
+            self.waiting = [{**branch, "model": met} for branch in self.waiting]
+        if self.step < stage.branches * stage.turn:
+            self._begin_from(self.first)
+            return
+        branch = self.waiting.pop(0)
+        self._begin_from(branch["model"])
+        self.average = branch["average"]
+        for optimizer, state in zip(self.optimizers, branch["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
 
     def open_pool(self, workers: int) -> SamplePool:
         """The samples of the current stage."""
@@ -342,7 +415,7 @@ class _Run:
     def advance(self, pool: SamplePool, bfloat16: bool) -> dict[str, float]:
         """One step; its loss terms go to the log."""
         stage = self.recipe.stages[self.stage]
-        branch, step = divmod(self.step, stage.steps)
+        branch, step = stage.place(self.step)
         batch = make_batch(pool, self.tokenizer, stage, step, self.recipe.seed + branch).to(self.device)
         began = time.perf_counter()
         terms = _train_step(self.model, self.optimizers, batch, stage, step, bfloat16)
@@ -351,8 +424,8 @@ class _Run:
         with open(self.output / "log.jsonl", "a") as file:
             file.write(json.dumps(entry) + "\n")
         self.step += 1
-        if self.step % stage.steps == 0:
-            self._end_branch()
+        if self.step % stage.turn == 0:
+            self._end_turn()
         return terms
 
     def save(self) -> None:
@@ -363,7 +436,7 @@ class _Run:
             "model": self.model.state_dict(),
             "first": self.first,
             "average": self.average,
-            "branches_mean": self.branches_mean,
+            "waiting": self.waiting,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         temporary = self.output / "checkpoint.partial"
@@ -436,3 +509,11 @@ def _update_average(average: dict[str, torch.Tensor], weights: dict[str, torch.T
             average[name].lerp_(value, 1 - keep)
         else:
             average[name].copy_(value)
+
+
+def _mean(weights: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """A copy of the first, and the mean of all where there are several."""
+    mean = {name: value.clone() for name, value in weights[0].items()}
+    for number, other in enumerate(weights[1:], start=1):
+        _update_average(mean, other, number / (number + 1))
+    return mean
