@@ -359,6 +359,18 @@ def test_a_stage_may_end_with_a_share_of_the_weights_that_it_began_with(tmp_path
         torch.testing.assert_close(value, 0.25 * saved["before"][name] + 0.75 * saved["after"][name], msg=name)
 
 
+def test_a_stage_that_continues_another_keeps_a_share_of_what_that_one_began_with(tmp_path):
+    stages = (replace(STAGE, steps=1), replace(STAGE, name="second", steps=2), replace(STAGE, name="third", steps=1))
+    kept = (*stages[:2], replace(stages[2], kept_share=0.25, continues=True))
+    saved = {}
+    for name, chosen, stops in (("before", stages, (1,)), ("after", stages, (None,)), ("kept", kept, (1, 2, 3, None))):
+        for stop in stops:
+            pretrain(replace(SMALL, stages=chosen), tmp_path / name, stop_after=stop, bfloat16=False, progress=False)
+        saved[name] = torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["average"]
+    for name, value in saved["kept"].items():
+        torch.testing.assert_close(value, 0.25 * saved["before"][name] + 0.75 * saved["after"][name], msg=name)
+
+
 def test_branches_begin_alike_see_other_batches_and_end_with_their_mean(tmp_path):
     options = {"bfloat16": False, "checkpoint_every": 1, "progress": False}
     branched = replace(STAGE, name="second", steps=2, branches=3, kept_share=0.25)

@@ -256,6 +256,7 @@ STAGES = (
         paired=True,
         mixture="built",
         kept_share=0.5,
+        continues=True,
         branches=2,
         meet_every=50,
         odd_ones=5,

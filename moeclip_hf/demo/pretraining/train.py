@@ -35,11 +35,12 @@ class Stage:
     stands higher. `paired` fills half of the batch with the sound twins of the other half; ranks need it. `mixture`
     names what is drawn, as [`find_mixture`] takes it; `odd_ones` more pairs a step show equal parts of which one is off,
     the hardest of them harder and harder over `odd_growth` steps. `kept_share` is that of the weights the stage began
-    with in those it ends with, a mean that can be better than either. A stage of several `branches` is run that many
-    times from the same weights, each time on other batches of its pool, and ends with the mean of them; if they
-    `meet_every` so many steps, all go on from the mean of their weights then. `one_direction` begins with the text tower
-    alone, which learns one direction of damage for every noun, and from then on stays as it is. `piece` is the side in
-    patches of the square piece that is seen of each picture, mostly around something irregular; None shows it whole.
+    with in those it ends with, a mean that can be better than either; if it `continues` the stage before, of those that
+    one began with. A stage of several `branches` is run that many times from the same weights, each time on other
+    batches of its pool, and ends with the mean of them; if they `meet_every` so many steps, all go on from the mean of
+    their weights then. `one_direction` begins with the text tower alone, which learns one direction of damage for
+    every noun, and from then on stays as it is. `piece` is the side in patches of the square piece that is seen of
+    each picture, mostly around something irregular; None shows it whole.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Stage:
     paired: bool = False
     mixture: str = "broad"
     kept_share: float = 0.0
+    continues: bool = False
     branches: int = 1
     meet_every: int | None = None
     odd_ones: int = 0
@@ -331,6 +333,7 @@ class _Run:
         clip = build_clip(recipe, len(self.tokenizer), recipe.stages[0].size)
         self.model = RegionTextObjective(clip, recipe.levels).to(device)
         self.first, self.average = self._copy_of_weights(), self._copy_of_weights()
+        self.kept = self.first
         self.waiting: list[dict] = []  # the stage's other branches, in the order of their turns
         self.optimizers = _optimizers(self.model, recipe)
         if (output / "checkpoint.pt").exists():
@@ -344,6 +347,7 @@ class _Run:
         resize_positions(self.model.clip, self.recipe.stages[self.stage].size)
         self.model.load_state_dict(saved["model"])
         self.first, self.average, self.waiting = saved["first"], saved["average"], saved["waiting"]
+        self.kept = saved["kept"]
         self.optimizers = self._new_optimizers()
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -360,6 +364,8 @@ class _Run:
             self.average = self._copy_of_weights()
         self._begin_from(self.average)
         self.first = self._copy_of_weights()
+        if not self.recipe.stages[self.stage].continues:
+            self.kept = self.first
 
     def _begin_from(self, weights: dict[str, torch.Tensor]) -> None:
         self.model.load_state_dict(weights)
@@ -380,7 +386,7 @@ class _Run:
         self.waiting.append({"model": self._copy_of_weights(), "average": self.average, "optimizers": optimizers})
         if self.step == stage.total_steps:
             self.average = _mean([branch["average"] for branch in self.waiting])
-            _update_average(self.average, self.first, 1 - stage.kept_share)
+            _update_average(self.average, self.kept, 1 - stage.kept_share)
             self.waiting = []
             return
         if self.step % (stage.branches * stage.turn) == 0:
@@ -435,6 +441,7 @@ class _Run:
             "step": self.step,
             "model": self.model.state_dict(),
             "first": self.first,
+            "kept": self.kept,
             "average": self.average,
             "waiting": self.waiting,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
