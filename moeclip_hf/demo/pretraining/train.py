@@ -212,7 +212,7 @@ def _choose_piece(
 class _Row:
     """A pair, or a single picture, of a batch: views (1 or 2, H, W, 3) in [0, 1] and shares (grid, grid) in 0..255.
 
-    `places` are numbers of the whole grid's patches. `noun` is what the texts say, `noun_id` as in [`Batch`].
+    `places` are numbers of the whole grid's patches, `texts` sound and damaged ones, `noun_id` as in [`Batch`].
     """
 
     views: np.ndarray
