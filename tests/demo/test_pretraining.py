@@ -13,6 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionModelWi
 
 from moeclip_hf.demo.pretraining import attention, texts
 from moeclip_hf.demo.pretraining.__main__ import main as pretraining_main
+from moeclip_hf.demo.pretraining.batches import make_batch
 from moeclip_hf.demo.pretraining.fields import Canvas, hash_unit, spectral_noise
 from moeclip_hf.demo.pretraining.irregularities import CHANGES, REGIONS, add_irregularity
 from moeclip_hf.demo.pretraining.measure import auroc, measure, state_maps
@@ -20,9 +21,10 @@ from moeclip_hf.demo.pretraining.objective import IRREGULAR_SHARE, Batch, Region
 from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample
 from moeclip_hf.demo.pretraining.scenes import SCENES, object_scene, render, scene_nouns, structural_irregularity
 from moeclip_hf.demo.pretraining.shards import SamplePool, patch_shares
+from moeclip_hf.demo.pretraining.stages import Recipe, Stage
 from moeclip_hf.demo.pretraining.textures import HELD_OUT_PATTERNS, PATTERNS, TRAINING_PATTERNS
 from moeclip_hf.demo.pretraining.tokenizer import learn_tokenizer, shipped_tokenizer
-from moeclip_hf.demo.pretraining.train import Recipe, Stage, build_clip, make_batch, pretrain, resize_positions
+from moeclip_hf.demo.pretraining.train import build_clip, pretrain, resize_positions
 
 
 SHIPPED = Path(str(files("moeclip_hf"))) / "demo" / "tiny_clip"

@@ -12,9 +12,10 @@ from moeclip_hf.demo import DEMO_CLIP
 from moeclip_hf.demo.pretraining import train
 from moeclip_hf.demo.pretraining.directions import known_nouns, mean_direction, teach_one_direction, with_direction
 from moeclip_hf.demo.pretraining.objective import RegionTextObjective
+from moeclip_hf.demo.pretraining.stages import Recipe
 from moeclip_hf.demo.pretraining.texts import HELD_OUT_WORDS
 from moeclip_hf.demo.pretraining.tokenizer import shipped_tokenizer
-from moeclip_hf.demo.pretraining.train import Recipe, build_clip, pretrain
+from moeclip_hf.demo.pretraining.train import build_clip, pretrain
 
 from .test_pretraining import SMALL, STAGE
 

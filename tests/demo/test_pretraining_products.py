@@ -9,7 +9,7 @@ from moeclip_hf.demo.benchmark import TEST_CATEGORIES, TRAIN_CATEGORIES
 from moeclip_hf.demo.pretraining.fields import Canvas
 from moeclip_hf.demo.pretraining.products import PRODUCT_NOUNS, category_scene, draw_product, product_scene
 from moeclip_hf.demo.pretraining.repeats import draw_repeat, repeat_scene
-from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample
+from moeclip_hf.demo.pretraining.samples import MIXTURES, draw_sample, find_mixture
 from moeclip_hf.demo.pretraining.scenes import SCENES, scene_nouns, structural_irregularity
 
 
@@ -117,3 +117,10 @@ def test_every_mixture_weighs_one_and_the_last_three_draw_repeats():
     samples = [draw_sample(8, number, 48, irregular_share=1.0, mixture=only) for number in range(20)]
     assert all(sample.noun.endswith("s") and sample.foreground.all() for sample in samples)
     assert sum(sample.mask.any() for sample in samples) > 15
+
+
+def test_built_pictures_are_structural_in_two_of_five():
+    assert all(find_mixture(name, number) is mixture for name, mixture in MIXTURES.items() for number in range(5))
+    built = [find_mixture("built", number) for number in range(500)]
+    assert sum(mixture is MIXTURES["structural"] for mixture in built) == 200
+    assert sum(mixture is MIXTURES["damaged"] for mixture in built) == 300

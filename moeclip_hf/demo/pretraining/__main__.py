@@ -9,7 +9,8 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from ...cli.model_options import find_device
 from .measure import measure_procedural
-from .train import Recipe, Stage, pretrain
+from .stages import Recipe, Stage
+from .train import pretrain
 from .unfamiliar import measure_unfamiliar
 
 
@@ -18,7 +19,7 @@ from .unfamiliar import measure_unfamiliar
 # Then, long, both kinds with several irregularities each; then products as well; then more of these, and surfaces
 # of many equal marks. Then what an image's score depends on: irregular pictures above sound ones, by the highest patch
 # of the smoothed map, from "damaged" on with damage as photographs show it. The mean of the weights before and after
-# ranks pictures better than either, with two branches there are two ends to take it of. "calm" goes at a low rate, once
+# ranks pictures better than either; with two branches there are two ends to take it of. "calm" goes at a low rate, once
 # the texts of all nouns agree on what damaged means. Last, to compare like with like: equal parts of which one is off,
 # which begin on the patch grid, in pieces; then these among whole pictures, more of which have faults of structure.
 STAGES = (

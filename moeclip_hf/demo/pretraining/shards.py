@@ -23,7 +23,8 @@ def write_shard(
 ) -> Path:
     """Draw samples index * count ... of the stream `seed` into one file, unless it is there already.
 
-    `paired` tries an irregularity in every picture and keeps its twin without it. `mixture` is a name as [`find_mixture`] takes.
+    `paired` tries an irregularity in every picture and keeps its twin without it. `mixture` is a name as
+    [`find_mixture`] takes it.
     """
     path = folder / f"shard-{index:05d}.npz"
     if path.exists():

@@ -1,128 +1,23 @@
 """The pretraining loop: stages of growing pools, exact resume, averaged weights."""
 
-import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel
 
 from . import attention
+from .batches import make_batch
 from .directions import teach_one_direction, text_parameters
-from .measure import normalise
-from .objective import IRREGULAR_SHARE, Batch, RegionTextObjective
-from .odd_ones import draw_odd_one
-from .shards import SamplePool, patch_shares
-from .texts import arbitrary_noun, describe_noun, state_texts
+from .objective import Batch, RegionTextObjective
+from .shards import SamplePool
+from .stages import PATCH_SIZE, Recipe, Stage
 from .tokenizer import CONTEXT_LENGTH, shipped_tokenizer
-
-
-PATCH_SIZE = 8
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One part of the recipe: its steps draw from a pool that grows from `first` to `images` over `growth` steps.
-
-    The rate warms up over `warmup` steps, stays, and falls linearly to zero over the last `decay` steps. `peak_weight`
-    is that of the loss on each picture's highest patches, `rank_weight` that of the loss on which of two pictures
-    stands higher. `paired` fills half of the batch with the sound twins of the other half; ranks need it. `mixture`
-    names what is drawn, as [`find_mixture`] takes it; `odd_ones` more pairs a step show equal parts of which one is off,
-    the hardest of them harder and harder over `odd_growth` steps. `kept_share` is that of the weights the stage began
-    with in those it ends with, a mean that can be better than either; if it `continues` the stage before, of those that
-    one began with. A stage of several `branches` is run that many times from the same weights, each time on other
-    batches of its pool, and ends with the mean of them; if they `meet_every` so many steps, all go on from the mean of
-    their weights then. `one_direction` begins with the text tower alone, which learns one direction of damage for
-    every noun, and from then on stays as it is. `piece` is the side in patches of the square piece that is seen of
-    each picture, mostly around something irregular; None shows it whole.
-    """
-
-    name: str
-    size: int
-    steps: int
-    images: int
-    first: int
-    growth: int
-    batch_size: int
-    learning_rate: float
-    warmup: int
-    decay: int
-    peak_weight: float = 0.0
-    rank_weight: float = 0.0
-    paired: bool = False
-    mixture: str = "broad"
-    kept_share: float = 0.0
-    continues: bool = False
-    branches: int = 1
-    meet_every: int | None = None
-    odd_ones: int = 0
-    odd_growth: int = 1
-    one_direction: bool = False
-    piece: int | None = None
-    shard_size: int = 500
-
-    def __post_init__(self):
-        if self.rank_weight and not self.paired:
-            raise ValueError(
-                f"stage {self.name!r}: `rank_weight` ({self.rank_weight}) needs pairs: set `paired=True`."
-            )
-        if self.odd_ones and not self.paired:
-            raise ValueError(f"stage {self.name!r}: `odd_ones` ({self.odd_ones}) come in pairs: set `paired=True`.")
-        if self.steps % self.turn:
-            raise ValueError(
-                f"stage {self.name!r}: `meet_every` ({self.meet_every}) must divide `steps` ({self.steps}), so that all end"
-                " together."
-            )
-
-    @property
-    def turn(self) -> int:
-        """Steps that a branch goes before it is the next one's turn."""
-        return self.meet_every or self.steps
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of all branches together."""
-        return self.steps * self.branches
-
-    def place(self, step: int) -> tuple[int, int]:
-        """Which branch takes this step of all, 0-based, and which of its own steps it is."""
-        round_, rest = divmod(step, self.branches * self.turn)
-        branch, own = divmod(rest, self.turn)
-        return branch, round_ * self.turn + own
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a branch's step, 0-based."""
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup, (self.steps - step) / max(1, self.decay))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights, apart from the machine's arithmetic."""
-
-    stages: tuple[Stage, ...]
-    seed: int = 2603
-    hidden_size: int = 192
-    num_layers: int = 6
-    num_heads: int = 3
-    text_hidden_size: int = 128
-    text_layers: int = 3
-    projection_dim: int = 128
-    weight_decay: float = 0.05
-    average: float = 0.995
-    levels: tuple[int, ...] = (1, 2, 4, 5)
-
-    def __post_init__(self):
-        if self.stages and self.stages[0].one_direction:
-            raise ValueError(
-                f"`stages`: {self.stages[0].name!r} is the first and has `one_direction=True`, but what one direction is"
-                " taken from must be learnt in a stage before it."
-            )
 
 
 def build_clip(recipe: Recipe, vocab_size: int, size: int) -> CLIPModel:
@@ -172,123 +67,6 @@ def resize_positions(clip: CLIPModel, size: int) -> None:
     embeddings.num_positions = target * target + 1
     embeddings.position_ids = torch.arange(embeddings.num_positions, device=table.device)[None]
     clip.config.vision_config.image_size = size
-
-
-def _turn(array: np.ndarray, turns: int, flip: bool) -> np.ndarray:
-    array = np.rot90(array, turns)
-    return array[:, ::-1] if flip else array
-
-
-def _vary_colours(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Channel order, grey, negative, brightness and contrast, on float pictures (n, H, W, 3) in [0, 1], all alike."""
-    if rng.random() < 0.5:
-        image = image[..., rng.permutation(3)]
-    if rng.random() < 0.1:
-        image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
-    if rng.random() < 0.25:
-        image = 1 - image
-    if rng.random() < 0.5:
-        image = np.clip((image - 0.5) * rng.uniform(0.5, 1.4) + 0.5 + rng.uniform(-0.15, 0.15), 0, 1)
-    return image
-
-
-def _choose_piece(
-    rng: np.random.Generator, irregular: np.ndarray, foreground: np.ndarray, side: int
-) -> tuple[slice, slice]:
-    """Rows and columns, in patches, of a square piece: in nine of ten cases it holds an irregular patch, if there is one.
-
-    Takes the shares of the patches (grid, grid) in 0..255.
-    """
-    wanted = np.argwhere(irregular >= IRREGULAR_SHARE * 255)
-    if not len(wanted) or rng.random() < 0.1:
-        wanted = np.argwhere(foreground > 127)
-    grid = len(irregular)
-    middle = wanted[rng.integers(len(wanted))] if len(wanted) else np.array([grid // 2, grid // 2])
-    row, column = np.clip(middle - rng.integers(1, side - 1, size=2), 0, grid - side)
-    return slice(row, row + side), slice(column, column + side)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A pair, or a single picture, of a batch: views (1 or 2, H, W, 3) in [0, 1] and shares (grid, grid) in 0..255.
-
-    `places` are numbers of the whole grid's patches, `texts` sound and damaged ones, `noun_id` as in [`Batch`].
-    """
-
-    views: np.ndarray
-    irregular: np.ndarray
-    foreground: np.ndarray
-    places: np.ndarray
-    texts: tuple[str, str]
-    noun_id: int
-
-
-def _pool_row(rng: np.random.Generator, sample: dict[str, np.ndarray], stage: Stage) -> _Row:
-    """A sample of the pool, turned, with other colours, cut to a piece, with texts of its own noun or of any."""
-    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-    views = [sample[name] for name in ("images", "twins") if name in sample]
-    views = _vary_colours(rng, np.stack([_turn(view, turns, flip) for view in views]).astype(np.float32) / 255)
-    irregular, foreground = (_turn(sample[name], turns, flip) for name in ("irregular", "foreground"))
-    places = _grid_numbers(stage)
-    if stage.piece is not None:
-        piece = _choose_piece(rng, irregular, foreground, stage.piece)
-        irregular, foreground, places = irregular[piece], foreground[piece], places[piece]
-        views = views[:, *(slice(part.start * PATCH_SIZE, part.stop * PATCH_SIZE) for part in piece)]
-    own = rng.random() < 0.6
-    noun = str(sample["nouns"])
-    texts = state_texts(rng, describe_noun(rng, noun) if own else arbitrary_noun(rng))
-    noun_id = int(hashlib.sha256(noun.encode()).hexdigest()[:12], 16) if own else -1
-    return _Row(views, irregular, foreground, places, texts, noun_id)
-
-
-def _odd_row(rng: np.random.Generator, stage: Stage, step: int) -> _Row:
-    """Equal parts of which one is off, as large as a piece, with texts of any noun."""
-    grid = stage.piece or stage.size // PATCH_SIZE
-    difficulty = min(1.0, (step + 1) / stage.odd_growth) * np.sqrt(rng.random())
-    drawn = draw_odd_one(rng, grid * PATCH_SIZE, PATCH_SIZE, difficulty)
-    irregular = patch_shares(drawn.mask.astype(np.uint8) * 255, PATCH_SIZE)
-    row, column = rng.integers(0, stage.size // PATCH_SIZE - grid + 1, size=2)
-    return _Row(
-        _vary_colours(rng, np.stack([drawn.image, drawn.twin])),
-        irregular,
-        np.full_like(irregular, 255),
-        _grid_numbers(stage)[row : row + grid, column : column + grid],
-        state_texts(rng, arbitrary_noun(rng)),
-        noun_id=-1,
-    )
-
-
-def _grid_numbers(stage: Stage) -> np.ndarray:
-    grid = stage.size // PATCH_SIZE
-    return np.arange(grid * grid).reshape(grid, grid)
-
-
-def make_batch(pool: SamplePool, tokenizer: CLIPTokenizer, stage: Stage, step: int, seed: int) -> Batch:
-    """The batch of one step: a pure function of its arguments."""
-    rng = np.random.default_rng((seed, stage.size, step, *((1,) if stage.paired else ())))
-    count = stage.batch_size // 2 if stage.paired else stage.batch_size
-    samples = pool.get(rng.integers(pool.available(step), size=count))
-    rows = [_pool_row(rng, {name: values[row] for name, values in samples.items()}, stage) for row in range(count)]
-    rows += [_odd_row(rng, stage, step) for _ in range(stage.odd_ones)]
-    texts = [row.texts[0] for row in rows] + [row.texts[1] for row in rows]
-    normal_ids, abnormal_ids = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids.chunk(2)
-    irregular, foreground, places = (
-        torch.from_numpy(np.stack([getattr(row, name).reshape(-1) for row in rows]))
-        for name in ("irregular", "foreground", "places")
-    )
-    irregular, foreground = irregular / np.float32(255), foreground / np.float32(255)
-    none, repeats = torch.zeros_like(irregular), 2 if stage.paired else 1
-    views = [row.views[number] for number in range(repeats) for row in rows]
-    return Batch(
-        normalise(np.stack(views)),
-        irregular=torch.cat([irregular, none][:repeats]),
-        compared=torch.cat([none, irregular][:repeats]),
-        foreground=foreground.repeat(repeats, 1),
-        normal_ids=normal_ids,
-        abnormal_ids=abnormal_ids,
-        noun_ids=torch.tensor([row.noun_id for row in rows]).repeat(repeats),
-        places=None if stage.piece is None else places.repeat(repeats, 1),
-    )
 
 
 def _optimizers(model: RegionTextObjective, recipe: Recipe) -> list[torch.optim.Optimizer]:
