@@ -154,7 +154,9 @@ def _spoil(rng: np.random.Generator, part: _Part, room: float, fault: str, diffi
     return replace(part, middle=part.middle + room * rng.uniform(0.45, 0.8) * np.array([np.cos(way), np.sin(way)]))
 
 
-def _spoil_group(rng, group: list[_Part], room: float, fault: str, difficulty: float) -> list[_Part]:
+def _spoil_group(
+    rng: np.random.Generator, group: list[_Part], room: float, fault: str, difficulty: float
+) -> list[_Part]:
     """A part with its inner mark, if any, spoilt: the whole, which takes its mark along, or the mark alone."""
     part, marks = group[0], group[1:]
     if marks and rng.random() < 0.5:
@@ -203,8 +205,9 @@ def _groups(rng: np.random.Generator, layout: _Layout, ground: np.ndarray, diffi
 def draw_odd_one(rng: np.random.Generator, size: int, patch: int, difficulty: float) -> OddOne:
     """A picture of equal parts of which one, or now and then two, are off.
 
-    `size` and `patch` are sides in pixels; a picture has room for at least six patches a side. `difficulty` grows from 0, parts that lie alike on the patches, evenly lit, to
-    1: parts anywhere, in rows of any direction or in rings, unevenly placed and lit.
+    `size` and `patch` are sides in pixels; a picture has room for at least six patches a side. `difficulty` grows from 0,
+    parts that lie alike on the patches, evenly lit, to 1: parts anywhere, in rows of any direction or in rings, unevenly
+    placed and lit.
     """
     while True:
         ground = _other_colour(rng)
