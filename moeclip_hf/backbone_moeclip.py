@@ -286,7 +286,7 @@ def open_weights(name_or_path, kwargs: Mapping):
     with weights_errors(name_or_path), contextlib.ExitStack() as opened:
         paths = _find_weights(name_or_path, kwargs.get("variant"), hub_arguments(kwargs))
         files = [opened.enter_context(safe_open(path, framework="pt")) for path in paths]
-        yield {name: file for file in files for name in file.keys()}  # noqa: SIM118
+        yield {name: file for file in files for name in file.keys()}  # noqa: SIM118 - the file is no dict
 
 
 def _find_weights(name_or_path, variant: str | None, arguments: dict) -> list[str]:

@@ -210,7 +210,8 @@ def find_weights(folder: Path, config: MoECLIPConfig) -> dict[str, Path]:
     for name in names:
         try:
             with safe_open(folder / name, framework="pt") as file:
-                shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+                names_within = file.keys()  # the file itself cannot be iterated
+                shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in names_within}
         except SafetensorError as error:
             raise ValueError(
                 f"{folder / name} is damaged or no safetensors file ({error}): save the model again."

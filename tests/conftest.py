@@ -3,6 +3,7 @@
 import os
 
 
+# What follows reads these as it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

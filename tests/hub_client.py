@@ -34,7 +34,7 @@ def run(task):
             code = main(task["argv"]) if "argv" in task else exec(task["code"], {})
         except SystemExit as stop:
             code = stop.code
-        except Exception:
+        except Exception:  # the test reads what was raised, as from an interpreter of its own
             traceback.print_exc()
             code = "raised"
     return {"code": code or 0, "out": out.getvalue(), "err": err.getvalue(), "waits": waits.seconds}

@@ -100,6 +100,7 @@ def show_verdict(inspection: Inspection | None, threshold: float):
     return f"**{word}**: score {inspection.score:.3f} {sign} {threshold:.3f}"
 
 
+# Gradio hands over its progress bar where it finds one as a default.
 @reporting_errors
 def score_many(repository: str, files: list[str] | None, object_name: str, threshold: float, progress=gr.Progress()):  # noqa: B008
     """Scores several pictures and offers them as CSV."""

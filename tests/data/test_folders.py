@@ -15,7 +15,10 @@ def names(dataset) -> list[tuple]:
     from datasets import Image
 
     rows = dataset.cast_column("image", Image(decode=False)).cast_column("mask", Image(decode=False))
-    short = lambda cell: None if cell is None else "/".join(cell["path"].split("/")[-2:])  # noqa: E731
+
+    def short(cell):
+        return None if cell is None else "/".join(cell["path"].split("/")[-2:])
+
     return [(short(row["image"]), short(row["mask"]), row["label"]) for row in rows]
 
 
