@@ -195,7 +195,7 @@ def moe_layer(case, adapter, n, x):
     mixed, probabilities, outputs = [], [], []
     for token in x.reshape(-1, case.width):
         p = torch.softmax(adapter[f"moe_adapters.{n}.gate.weight"] @ token, 0)
-        chosen = sorted(range(case.num_experts), key=lambda i: (-p[i].item(), i))[: case.num_experts_per_tok]  # noqa: B023
+        chosen = sorted(range(case.num_experts), key=lambda i, p=p: (-p[i].item(), i))[: case.num_experts_per_tok]
         experts = experts_of_token(case, adapter, n, token)
         y = sum(p[i] / sum(p[j] for j in chosen) * experts[i] for i in chosen)
         y = y * token.norm() / (y.norm() + 1e-6)

@@ -124,7 +124,7 @@ def test_user_errors_are_one_line(fake_command, error, line, capsys):
 
 def test_missing_package_names_the_extra(fake_command, capsys):
     def body(args):
-        import a_package_nobody_has.part  # noqa: F401
+        import a_package_nobody_has.part  # noqa: F401 - that it fails is all it is for
 
     fake_command.body = body
     assert cli.main(["fake", "--data", "x"]) == 1
