@@ -34,6 +34,10 @@ MoECLIP adapters on the tiny CLIP beside them (`../tiny_clip`), as `moeclip demo
 of the procedural benchmark and on further drawn patterns. They make the README's first example run offline. They are
 for demonstration: small, and trained on drawn pictures only. For real work train on a real CLIP.
 
+Judge a picture by its map, for example by the map's maximum, rather than by `score`, which is the image head's alone.
+One in seven of the pictures that the head learnt from is flawless: with seed 111 it ranks pictures worse than the map's
+maximum does on the benchmark's other half, and new ones of the objects trained on even the wrong way round.
+
 ```python
 from moeclip_hf import MoECLIPForAnomalyDetection, MoECLIPProcessor
 from moeclip_hf.demo import DEMO_MODEL
